@@ -56,6 +56,13 @@ type Object struct {
 	Routes []Route
 	// Problems with its labels.
 	Problems []Problem
+	// Resolve gives the endpoint of this object for any route. It is pure and is
+	// asked for a route that lives on from an earlier version of the object after
+	// its labels went wrong. nil means that there is none.
+	Resolve func(Route) Endpoint
+	// Seen is when the source learned of the event behind this report; the time
+	// from here to a served route is measured. Zero: not measured.
+	Seen time.Time
 }
 
 // Group is who asks for a route. Ownership and merging go by it.
@@ -77,10 +84,10 @@ func (g Group) String() string {
 }
 
 // Scope is the part of a group within which routes are shared and hosts are
-// owned: the project, or the lone container.
+// owned: the project (with "*" for its services), or the lone container.
 func (g Group) Scope() Group {
 	if g.Project != "" {
-		g.Service = ""
+		g.Service = "*"
 	}
 	return g
 }

@@ -1,0 +1,310 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dentropy/dentropycloud/discovery"
+)
+
+func init() { caddy.RegisterModule(Handler{}) }
+
+// Handler serves the discovered routes. It belongs into a catch-all site, before
+// everything else: requests for a host that no route has go on to the next
+// handler.
+type Handler struct {
+	// Redirect is for the server on the HTTP port: requests for routes with TLS are
+	// redirected to HTTPS, those of routes without are served. Default: false.
+	Redirect bool `json:"redirect,omitempty"`
+	// HTTPSPort is the port that redirects lead to. Default: 443.
+	HTTPSPort int `json:"https_port,omitempty"`
+
+	state *State
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.dentropy", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision finds the state, and makes sure that the config has our app.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	if _, err := ctx.App("dentropy"); err != nil {
+		return err
+	}
+	state, err := loadState()
+	if err != nil {
+		return err
+	}
+	h.state = state
+	return nil
+}
+
+// Cleanup lets go of the state.
+func (h *Handler) Cleanup() error {
+	if h.state == nil {
+		return nil
+	}
+	return releaseState()
+}
+
+// challengePath is where ACME servers look; whoever solves a challenge behind a
+// route must be reachable there without TLS.
+const challengePath = "/.well-known/acme-challenge/"
+
+// ServeHTTP sends the request to its route, or to next.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	s := h.state
+	host := discovery.RequestHost(r)
+	lr, prefix, ok, known := s.table.Lookup(host, matchPath(r.URL.Path), r)
+	if !known {
+		return next.ServeHTTP(w, r)
+	}
+	if !ok {
+		return caddyhttp.Error(http.StatusNotFound, fmt.Errorf("no route of %s covers %s", host, r.URL.Path))
+	}
+	if h.Redirect && lr.spec.TLS != "off" && !strings.HasPrefix(r.URL.Path, challengePath) {
+		h.redirect(w, r, host)
+		return nil
+	}
+	if !lr.spec.Access.Allows(clientAddr(r)) {
+		return caddyhttp.Error(http.StatusForbidden, fmt.Errorf("%s is not open to this client", host))
+	}
+	if lr.spec.StripPath && prefix != "/" {
+		stripPrefix(r, prefix)
+	}
+	return s.serve(w, r, lr)
+}
+
+func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, host string) {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if h.HTTPSPort != 0 && h.HTTPSPort != 443 {
+		host += ":" + strconv.Itoa(h.HTTPSPort)
+	}
+	w.Header().Set("Connection", "close") // the client goes elsewhere now
+	w.Header().Set("Location", "https://"+host+r.URL.RequestURI())
+	w.WriteHeader(http.StatusPermanentRedirect)
+}
+
+// serve runs the request through lr: it waits while there is no upstream, and
+// tries again where none of the request has been sent.
+func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute) error {
+	lr.requests.Add(1)
+	a := &attempt{route: lr}
+	defer a.done()
+	caddyhttp.SetVar(r.Context(), attemptVar, a)
+	var hold holder
+	defer hold.end()
+	var saved savedRequest
+	if lr.spec.Caddyfile != "" {
+		saved = saveRequest(r)
+	}
+	for tries := 0; ; tries++ {
+		if tries > 0 && lr.spec.Caddyfile != "" {
+			saved.restore(r)
+		}
+		c, err := s.acquire(r.Context(), lr)
+		if err != nil {
+			return err
+		}
+		if c.proxies && len(lr.upstreams.Load().ready) == 0 {
+			c.release() // do not keep an old config's modules alive by waiting
+			if !hold.wait(r, lr) {
+				return hold.giveUp(w, r, lr)
+			}
+			continue
+		}
+		a.done()
+		err = s.runChain(w, r, c, a)
+		c.release()
+		if !a.again(err) {
+			return err
+		}
+		if a.picked != nil {
+			s.registry.Suspect(lr.key, a.picked.address)
+		}
+		a.done()
+		if !hold.pause(r, lr) {
+			return hold.giveUp(w, r, lr)
+		}
+	}
+}
+
+// acquire gives the chain that serves lr now, counted in.
+func (s *State) acquire(ctx context.Context, lr *liveRoute) (*chain, error) {
+	for {
+		c := lr.chain.Load()
+		if lr.spec.Caddyfile == "" {
+			app := s.newest.Load()
+			if app == nil { // the servers of the first config may start before our app
+				select {
+				case <-s.ready:
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+				if app = s.newest.Load(); app == nil {
+					return nil, caddyhttp.Error(http.StatusServiceUnavailable, errors.New("shutting down"))
+				}
+			}
+			c = app.plain[lr.spec.Scheme]
+		}
+		if c == nil {
+			err := errors.New("the route could not be set up")
+			if p := lr.failed.Load(); p != nil {
+				err = *p
+			}
+			return nil, caddyhttp.Error(http.StatusServiceUnavailable, err)
+		}
+		if c.acquire() {
+			return c, nil
+		}
+		// ended between finding and counting: its successor is in place already,
+		// unless everything has ended
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if lr.chain.Load() == c || lr.spec.Caddyfile == "" && s.newest.Load().plainIs(lr.spec.Scheme, c) {
+			return nil, caddyhttp.Error(http.StatusServiceUnavailable, errors.New("the route is being removed"))
+		}
+	}
+}
+
+// runChain contains a panic in a route's module.
+func (s *State) runChain(w http.ResponseWriter, r *http.Request, c *chain, a *attempt) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p == http.ErrAbortHandler {
+			panic(p) // net/http's own way to end a response
+		}
+		s.log.Error("panic in a route's handler", "host", r.Host, "panic", p, "stack", string(debug.Stack()))
+		err = caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("panic: %v", p))
+	}()
+	return c.serve(w, r, a)
+}
+
+// matchPath is the path that rules are held against. Dot segments and double
+// slashes are resolved, so that nobody gets past a guarded prefix with them.
+func matchPath(p string) string {
+	if !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
+		return p
+	}
+	clean := path.Clean("/" + p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		clean += "/"
+	}
+	return clean
+}
+
+// stripPrefix takes prefix off the request's path, in place as Caddy's own
+// rewrites do, since placeholders are bound to this request.
+func stripPrefix(r *http.Request, prefix string) {
+	trim := func(p string) string {
+		p = strings.TrimPrefix(p, prefix)
+		if !strings.HasPrefix(p, "/") {
+			p = "/" + p
+		}
+		return p
+	}
+	r.URL.Path = trim(r.URL.Path)
+	if strings.HasPrefix(r.URL.RawPath, prefix) {
+		r.URL.RawPath = trim(r.URL.RawPath)
+	} else {
+		r.URL.RawPath = "" // the prefix itself was escaped: encode anew
+	}
+	r.RequestURI = r.URL.RequestURI()
+	r.Header.Set("X-Forwarded-Prefix", prefix)
+}
+
+// savedRequest is what a handler chain may change of a request.
+type savedRequest struct {
+	method, host, uri string
+	url               url.URL
+	header            http.Header
+}
+
+func saveRequest(r *http.Request) savedRequest {
+	return savedRequest{r.Method, r.Host, r.RequestURI, *r.URL, r.Header.Clone()}
+}
+
+// restore makes r what it was, for another run of the chain.
+func (s savedRequest) restore(r *http.Request) {
+	r.Method, r.Host, r.RequestURI = s.method, s.host, s.uri
+	*r.URL = s.url
+	clear(r.Header)
+	for k, v := range s.header {
+		r.Header[k] = slices.Clone(v)
+	}
+}
+
+// clientAddr is the client's address as Caddy determined it, trusted proxies
+// considered.
+func clientAddr(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if text == "" {
+		text, _, _ = net.SplitHostPort(r.RemoteAddr)
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr
+}
+
+// parseDirective sets up the handler from Caddyfile tokens. Syntax:
+//
+//	dentropy [redirect [<https_port>]]
+func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next()
+	handler := new(Handler)
+	for h.NextArg() {
+		switch arg := h.Val(); {
+		case arg == "redirect" && !handler.Redirect:
+			handler.Redirect = true
+		case handler.Redirect && handler.HTTPSPort == 0:
+			port, err := strconv.ParseUint(arg, 10, 16)
+			if err != nil || port == 0 {
+				return nil, h.Errf("bad port %q", arg)
+			}
+			handler.HTTPSPort = int(port)
+		default:
+			return nil, h.Errf("unrecognized option %q", arg)
+		}
+	}
+	if h.NextBlock(0) {
+		return nil, h.Errf("dentropy takes no block here; the options are global: { dentropy { … } }")
+	}
+	return handler, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)
+
+// retryFirst is the pause before a request is tried again after a refused
+// connection; it doubles, so that a refusing address is not hammered.
+const (
+	retryFirst = 2 * time.Millisecond
+	retryMost  = 250 * time.Millisecond
+)

@@ -1,0 +1,366 @@
+package discovery
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Claim restricts the domains it lists: only those that a claim for the domain
+// names may use hosts of it, and they may share one host by path.
+type Claim struct {
+	// Domains are host names or "*.example.com" (any depth below).
+	Domains []string `json:"domains"`
+	// Engine, Project or Service is who may; empty fields do not count.
+	Engine  string `json:"engine,omitempty"`
+	Project string `json:"project,omitempty"`
+	Service string `json:"service,omitempty"`
+}
+
+// covers reports whether the claim is about host.
+func (c Claim) covers(host string) bool {
+	return slices.ContainsFunc(c.Domains, func(d string) bool {
+		return HostMatches(d, host) || d == host
+	})
+}
+
+// grants reports whether the claim is for g.
+func (c Claim) grants(g Group) bool {
+	return (c.Engine == "" || c.Engine == g.Engine) &&
+		(c.Project == "" || c.Project == g.Project) &&
+		(c.Service == "" || c.Service == g.Service)
+}
+
+// OwnerRecord is what is remembered of a host, so that it stays with its owner
+// across restarts of the owner and of the program.
+type OwnerRecord struct {
+	// Scope is the owner: engine and project, or engine and lone container.
+	Scope string `json:"scope"`
+	// Units tells which group has which path (and matcher) of the host.
+	Units map[string]string `json:"units,omitempty"`
+	// Since is when the scope became owner.
+	Since time.Time `json:"since"`
+}
+
+// hostState is the ownership of one host.
+type hostState struct {
+	record   OwnerRecord
+	claims   []*wanted // that ask for a unit of this host, in order of arrival
+	released time.Time // when the owner's last claim went; zero while it has one
+	loaded   bool      // from a record; not confirmed yet by a claim
+	timer    *time.Timer
+}
+
+func (h *hostState) stopTimer() {
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+}
+
+// LoadOwners takes what Owned had been told in an earlier life. Call it before
+// the first report. A host whose owner does not show up within the grace time
+// after its source has answered is free again.
+func (r *Registry) LoadOwners(records map[string]OwnerRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for host, rec := range records {
+		if r.hosts[host] == nil && rec.Scope != "" {
+			r.hosts[host] = &hostState{record: rec, loaded: true}
+		}
+	}
+}
+
+// adoptOwners starts the grace time of remembered owners that did not show up in
+// the first full report of their source.
+func (r *Registry) adoptOwners() {
+	r.update(func() {
+		now := r.opts.Now()
+		for host, h := range r.hosts {
+			if !h.loaded {
+				continue
+			}
+			engine, _, _ := strings.Cut(h.record.Scope, "/")
+			if s := r.sources[engine]; s == nil || s.view.State != SourceConnected {
+				continue
+			}
+			h.loaded = false
+			if h.released.IsZero() && !r.ownerClaimsLocked(h) {
+				h.released = now
+				r.armLocked(host, h)
+			}
+		}
+	})
+}
+
+// claimLocked enters or takes back the claims of w, and elects.
+func (r *Registry) claimLocked(w *wanted) {
+	var last string
+	for _, u := range w.units { // sorted by host
+		if u.Host == last {
+			continue
+		}
+		last = u.Host
+		h := r.hosts[u.Host]
+		if h == nil {
+			h = &hostState{}
+			r.hosts[u.Host] = h
+		}
+		at := slices.Index(h.claims, w)
+		switch {
+		case len(w.members) > 0 && at < 0:
+			h.claims = append(h.claims, w)
+		case len(w.members) == 0 && at >= 0:
+			h.claims = slices.Delete(h.claims, at, at+1)
+		}
+		r.electLocked(u.Host)
+	}
+}
+
+// electLocked settles who has which unit of host.
+func (r *Registry) electLocked(host string) {
+	h := r.hosts[host]
+	before := h.record
+	before.Units = maps.Clone(h.record.Units)
+	r.electScopeLocked(host, h)
+	_, reserved := r.opts.Reserved(host)
+	for _, u := range unitsOfClaims(host, h.claims) {
+		var winner *wanted
+		if !reserved {
+			winner = r.electUnitLocked(h, u)
+		}
+		for _, w := range h.claims {
+			if !slices.Contains(w.units, u) {
+				continue
+			}
+			if now := w == winner; now != w.granted[u] {
+				w.granted[u] = now
+				r.touched[w.key] = w
+			}
+		}
+	}
+	if h.record.Scope == "" && len(h.claims) == 0 {
+		h.stopTimer()
+		delete(r.hosts, host)
+	}
+	if h.record.Scope == before.Scope && maps.Equal(h.record.Units, before.Units) {
+		return
+	}
+	if h.record.Scope == "" {
+		r.opts.Owned(host, nil)
+		return
+	}
+	rec := h.record
+	rec.Units = maps.Clone(h.record.Units)
+	r.opts.Owned(host, &rec)
+}
+
+// electScopeLocked settles which scope owns the host: the one that does, as long
+// as it claims the host and for the grace time after; then the first that came.
+func (r *Registry) electScopeLocked(host string, h *hostState) {
+	now := r.opts.Now()
+	if h.record.Scope != "" {
+		if r.ownerClaimsLocked(h) {
+			h.released, h.loaded = time.Time{}, false
+			h.stopTimer()
+			return
+		}
+		if h.loaded {
+			return // its source has not spoken yet
+		}
+		if h.released.IsZero() {
+			h.released = now
+		}
+		if now.Sub(h.released) < r.opts.Grace {
+			r.armLocked(host, h)
+			return
+		}
+	}
+	h.record, h.released = OwnerRecord{}, time.Time{}
+	h.stopTimer()
+	for _, w := range h.claims {
+		if r.mayClaimLocked(host, w) {
+			h.record = OwnerRecord{Scope: w.scope, Since: now.UTC().Truncate(time.Second)}
+			return
+		}
+	}
+}
+
+func (r *Registry) ownerClaimsLocked(h *hostState) bool {
+	return slices.ContainsFunc(h.claims, func(w *wanted) bool { return w.scope == h.record.Scope })
+}
+
+// armLocked elects again when the grace time of a gone owner is over.
+func (r *Registry) armLocked(host string, h *hostState) {
+	if h.timer != nil || r.closed {
+		return
+	}
+	h.timer = time.AfterFunc(max(0, r.opts.Grace-r.opts.Now().Sub(h.released)), func() {
+		r.update(func() {
+			if r.hosts[host] != h {
+				return
+			}
+			h.timer = nil
+			r.electLocked(host)
+		})
+	})
+}
+
+// mayClaimLocked holds w against the operator's claims for host.
+func (r *Registry) mayClaimLocked(host string, w *wanted) bool {
+	about := false
+	for _, c := range r.opts.Claims {
+		if !c.covers(host) {
+			continue
+		}
+		about = true
+		if slices.ContainsFunc(w.members, func(m *member) bool { return c.grants(m.object.Group) }) {
+			return true
+		}
+	}
+	return !about
+}
+
+// invitedLocked reports whether the operator lets w have paths of a host that
+// another scope owns.
+func (r *Registry) invitedLocked(host string, w *wanted) bool {
+	return r.mayClaimLocked(host, w) && slices.ContainsFunc(r.opts.Claims, func(c Claim) bool { return c.covers(host) })
+}
+
+func (r *Registry) electUnitLocked(h *hostState, u Unit) *wanted {
+	id := u.Path + u.Match
+	var claims []*wanted
+	split := !slices.ContainsFunc(h.claims, func(w *wanted) bool { return !w.spec.SplitHost })
+	for _, w := range h.claims {
+		if !slices.Contains(w.units, u) || !r.mayClaimLocked(u.Host, w) {
+			continue
+		}
+		if w.scope == h.record.Scope || split || r.invitedLocked(u.Host, w) {
+			claims = append(claims, w)
+		}
+	}
+	if len(claims) == 0 {
+		if !r.ownerClaimsLocked(h) && h.record.Scope != "" {
+			return nil // the owner may come back within its grace time: keep the record
+		}
+		delete(h.record.Units, id)
+		return nil
+	}
+	owner := h.record.Units[id]
+	mine := slices.DeleteFunc(slices.Clone(claims), func(w *wanted) bool { return !w.hasGroup(owner) })
+	if len(mine) == 0 {
+		mine = claims[:1]
+		if h.record.Units == nil {
+			h.record.Units = map[string]string{}
+		}
+		h.record.Units[id] = mine[0].members[0].object.Group.String()
+	}
+	// several of the owner itself: versions of one service. The one that can serve
+	// wins, then the newer.
+	return slices.MaxFunc(mine, func(a, b *wanted) int {
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), a.newest().Compare(b.newest()), cmp.Compare(a.first, b.first))
+	})
+}
+
+func (w *wanted) hasGroup(g string) bool {
+	return slices.ContainsFunc(w.members, func(m *member) bool { return m.object.Group.String() == g })
+}
+
+// rank is 1 if w has an address that answers.
+func (w *wanted) rank() int {
+	if slices.ContainsFunc(w.members, func(m *member) bool { return m.probe.address != "" }) {
+		return 1
+	}
+	return 0
+}
+
+func (w *wanted) newest() (t time.Time) {
+	for _, m := range w.members {
+		if m.object.Created.After(t) {
+			t = m.object.Created
+		}
+	}
+	return t
+}
+
+// refusalLocked says why w does not have u.
+func (r *Registry) refusalLocked(w *wanted, u Unit) string {
+	if by, ok := r.opts.Reserved(u.Host); ok {
+		return fmt.Sprintf("%s is served by %s", u.Host, by)
+	}
+	if !r.mayClaimLocked(u.Host, w) {
+		return fmt.Sprintf("the operator's claims do not let %s use %s", w.scope, u.Host)
+	}
+	h := r.hosts[u.Host]
+	if h == nil {
+		return ""
+	}
+	if h.record.Scope != w.scope {
+		s := fmt.Sprintf("%s belongs to %s since %s", u.Host, h.record.Scope, h.record.Since.Format(time.RFC3339))
+		if !h.released.IsZero() {
+			s += fmt.Sprintf("; that is gone, the host is free in %s", (r.opts.Grace - r.opts.Now().Sub(h.released)).Round(time.Second))
+		} else if h.loaded {
+			s += "; it is remembered from before and its source has not answered yet"
+		}
+		return s
+	}
+	return fmt.Sprintf("%s%s belongs to %s of the same project, with other settings", u.Host, u.Path, h.record.Units[u.Path+u.Match])
+}
+
+func unitsOf(route Route) []Unit {
+	paths := route.Paths
+	if len(paths) == 0 {
+		paths = []string{"/"}
+	}
+	match := ""
+	if !route.Match.IsZero() || route.Priority != 0 {
+		b, err := json.Marshal(struct {
+			Match    Match
+			Priority int
+		}{route.Match, route.Priority})
+		if err != nil { // cannot happen: plain data
+			panic(err)
+		}
+		match = "#" + string(hash(b))
+	}
+	units := make([]Unit, 0, len(route.Hosts)*len(paths))
+	for _, host := range route.Hosts {
+		for _, p := range paths {
+			units = append(units, Unit{Host: host, Path: cleanPrefix(p), Match: match})
+		}
+	}
+	slices.SortFunc(units, compareUnits)
+	return slices.Compact(units)
+}
+
+func unitsOfClaims(host string, claims []*wanted) []Unit {
+	var units []Unit
+	for _, w := range claims {
+		for _, u := range w.units {
+			if u.Host == host {
+				units = append(units, u)
+			}
+		}
+	}
+	if len(claims) < 2 {
+		return units
+	}
+	slices.SortFunc(units, compareUnits)
+	return slices.Compact(units)
+}
+
+func compareUnits(a, b Unit) int {
+	return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Match, b.Match))
+}
+
+// hash is short, and long enough that nobody finds a second text for it.
+func hash(b []byte) string {
+	sum := sha256.Sum256(b)
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:16]))
+}
