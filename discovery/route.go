@@ -157,7 +157,7 @@ type Problem struct {
 func (p Problem) Error() string {
 	s := p.Reason
 	if p.Label != "" {
-		s = "label " + p.Label + "=" + quoteShort(p.Value) + ": " + s
+		s = "label " + printable(p.Label) + "=" + quoteShort(p.Value) + ": " + s
 	}
 	if p.Hint != "" {
 		s += " (" + p.Hint + ")"

@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Source watches something that holds objects.
@@ -105,6 +107,15 @@ const (
 	Restarting State = "restarting" // between two runs
 	Stopped    State = "stopped"    // has ended
 )
+
+// printable gives a label's key as it is where it can be printed: keys are
+// foreign text, and may hold line feeds.
+func printable(key string) string {
+	if strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return quoteShort(key)
+	}
+	return key
+}
 
 func quoteShort(s string) string {
 	const most = 120 // enough to recognise a value, short enough for one line of a log
