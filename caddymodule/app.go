@@ -273,15 +273,17 @@ func (a *App) Start() error {
 	if err := a.checkOpenIssuance(); err != nil {
 		return err
 	}
-	static, own := a.surroundings()
-	a.state.static.Store(&static)
-	a.state.own.Store(own)
+	certs, err := a.certGeneration()
+	if err != nil {
+		return err
+	}
+	a.settle()
 	if err := a.state.ledger.open(a.ctx.Storage(), a.state.registry); err != nil {
 		// the hosts go to the oldest container instead of the remembered owner
 		a.ctx.Slogger().Error("remembered owners of hosts cannot be read", "error", err)
 	}
 	a.state.takeOver(a)
-	a.state.certs.adopt(a.certGeneration())
+	a.state.certs.adopt(certs)
 	a.state.registry.Reelect(a.Claims, time.Duration(a.OwnerGrace))
 	a.state.reconcileSources()
 	a.state.journal.add(Event{Kind: "config", Text: "loaded"})
@@ -329,13 +331,19 @@ func (a *App) Cleanup() error {
 		}
 	}
 	if back := s.newest.Load(); back != nil {
-		static, own := back.surroundings()
-		s.static.Store(&static)
-		s.own.Store(own)
+		back.settle()
 		s.registry.Reelect(back.Claims, time.Duration(back.OwnerGrace))
 		s.reconcileSources()
 	}
 	return releaseState()
+}
+
+// settle tells the state what the same config serves besides.
+func (a *App) settle() {
+	static, own := a.surroundings()
+	a.state.static.Store(&static)
+	a.state.own.Store(own)
+	permitStatic(a.ctx, func(host string) bool { return static[host] })
 }
 
 // surroundings tells what the same config serves besides: the hosts of its own
@@ -367,8 +375,34 @@ func (a *App) surroundings() (static map[string]bool, own *ownAddresses) {
 }
 
 // certGeneration is this config as the certificate store sees it.
-func (a *App) certGeneration() certGeneration {
-	return certGeneration{ID: a, Ctx: a.ctx, Classes: a.issuers}
+func (a *App) certGeneration() (certGeneration, error) {
+	gen := certGeneration{
+		ID: a, Ctx: a.ctx, Classes: a.issuers, Active: certConfigActive(a.ctx),
+		Tuning: certTuning{Linger: time.Duration(a.TLS.Linger), Budget: a.TLS.Budget},
+	}
+	events, err := certEvents(a.ctx)
+	if err != nil {
+		return gen, err
+	}
+	gen.OnEvent = events
+	if mod, err := a.ctx.AppIfConfigured("tls"); err == nil {
+		gen.Static = mod.(*caddytls.TLS).HasCertificateForSubject
+	}
+	mod, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return gen, nil // nobody serves challenges but certmagic itself
+	}
+	http := mod.(*caddyhttp.App)
+	for name, issuers := range a.issuers {
+		acme := acmeIssuer(issuers[0])
+		if acme == nil {
+			continue
+		}
+		if err := fitACMEIssuer(a.ctx, acme, http.HTTPPort, http.HTTPSPort); err != nil {
+			return gen, fmt.Errorf("issuer %q: %w", name, err)
+		}
+	}
+	return gen, nil
 }
 
 // Interface guards

@@ -232,3 +232,11 @@ func (w *world) try(url string) (int, string, error) {
 }
 
 var errWrong = errors.New("wrong answer")
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

@@ -153,7 +153,9 @@ func proxyConfig(scheme string) (json.RawMessage, error) {
 	case "", "http":
 		return json.RawMessage(`{` + upstreams + `}`), nil
 	case "https":
-		return json.RawMessage(`{` + upstreams + `,"transport":{"protocol":"http","tls":{"insecure_skip_verify":true}}}`), nil
+		return json.RawMessage(`{` + upstreams + `,"transport":{"protocol":"http","tls":{"insecure_skip_verify":true}},` +
+			// Caddy would send the container's address as the host because of TLS
+			`"headers":{"request":{"set":{"Host":["{http.request.hostport}"]}}}}`), nil
 	case "h2c":
 		return json.RawMessage(`{` + upstreams + `,"transport":{"protocol":"http","versions":["h2c","2"]}}`), nil
 	}
