@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/dentropy/dentropycloud/discovery"
 )
@@ -33,7 +34,8 @@ type memorySource struct {
 func (memorySource) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "dentropy.sources.memory", New: func() caddy.Module { return new(memorySource) }}
 }
-func (m *memorySource) SourceName() string { return m.Name }
+func (m *memorySource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error { d.Next(); return nil }
+func (m *memorySource) SourceName() string                              { return m.Name }
 func (m *memorySource) NewSource(o discovery.SourceOptions) (discovery.Source, error) {
 	return memoryWatch{o.Name}, nil
 }

@@ -96,7 +96,8 @@ func (l lateLog) WithAttrs(a []slog.Attr) slog.Handler {
 }
 func (l lateLog) Handle(ctx context.Context, r slog.Record) error {
 	r.AddAttrs(l.attrs...)
-	h := zapslog.NewHandler(caddy.Log().Core(), zapslog.WithName("dentropy"))
+	// what we log as an error is the user's or the network's: no stack
+	h := zapslog.NewHandler(caddy.Log().Core(), zapslog.WithName("dentropy"), zapslog.AddStacktraceAt(slog.LevelError+1))
 	return h.Handle(ctx, r)
 }
 

@@ -49,16 +49,18 @@ func (s *State) why(host string) Why {
 		s.whyNobody(&y, host)
 		return y
 	}
-	serving := false
+	var granted []discovery.RouteView
 	for _, v := range views {
 		s.whyLabels(&y, v)
 		s.whyRoute(&y, v, host)
 		s.whyAddress(&y, v)
-		serving = serving || v.State == "serving" || v.State == "holding"
+		if len(v.Granted) > 0 {
+			granted = append(granted, v)
+		}
 	}
-	if serving {
-		s.whyCertificate(&y, host, views)
-		s.whyRequests(&y, views)
+	if len(granted) > 0 {
+		s.whyCertificate(&y, host, granted)
+		s.whyRequests(&y, granted)
 	}
 	return y
 }

@@ -408,7 +408,7 @@ func (r *Registry) setLocked(s *sourceState, now Object) {
 	routes := r.checkedLocked(o)
 	if !slices.Equal(before.Problems, o.Problems) {
 		for _, p := range o.Problems {
-			r.opts.Log.Error("label left out", "source", s.name, "object", now.Name, "route", p.Route, "label", p.Label, "error", p.Error())
+			r.opts.Log.Warn("label left out", "source", s.name, "object", now.Name, "route", p.Route, "label", p.Label, "error", p.Error())
 		}
 	}
 	wasRunning := before.State == Running

@@ -212,17 +212,77 @@ func dialClient(address string) (*client, error) {
 	return newClient(c), nil
 }
 
-// get asks for / of host and gives the status.
+// get asks for / of host and gives the status. Every answer here has a
+// Content-Length, or none and no body.
 func (c *client) get(host string) (int, error) {
 	if _, err := io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); err != nil {
 		return 0, err
 	}
-	resp, err := http.ReadResponse(c.r, nil)
+	line, err := c.r.ReadSlice('\n')
 	if err != nil {
 		return 0, err
 	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode, errors.Join(err, resp.Body.Close())
+	if len(line) < 12 {
+		return 0, fmt.Errorf("bad status line %q", line)
+	}
+	status, err := strconv.Atoi(string(line[9:12]))
+	if err != nil {
+		return 0, err
+	}
+	length := 0
+	for {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil {
+			return 0, err
+		}
+		if len(line) <= 2 {
+			break
+		}
+		const key = "content-length:"
+		if len(line) > len(key) && strings.EqualFold(string(line[:len(key)]), key) {
+			if length, err = strconv.Atoi(strings.TrimSpace(string(line[len(key):]))); err != nil {
+				return 0, err
+			}
+		}
+	}
+	_, err = c.r.Discard(length)
+	return status, err
 }
 
 func (c *client) close() { _ = c.conn.Close() }
+
+// backend answers every request without a body with two bytes, and does next to
+// nothing else for it.
+func backend() (port int, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, nil, err
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			go answer(c)
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port, func() { _ = l.Close() }, nil
+}
+
+func answer(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return
+		}
+		if len(line) > 2 {
+			continue // one more header
+		}
+		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+			return
+		}
+	}
+}

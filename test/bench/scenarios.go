@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -22,17 +21,13 @@ import (
 	"github.com/dentropy/dentropycloud/discovery/sourcetest"
 )
 
-// backend answers every request with two bytes, and speaks websocket.
-func backend() (port int, stop func(), err error) {
+// echo is a websocket backend.
+func echo() (port int, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, nil, err
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
-			_, _ = io.WriteString(w, "ok")
-			return
-		}
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return
@@ -235,7 +230,7 @@ func kib(n int64) string {
 
 // churn counts what 1,000 events of neighbours do to everybody else.
 func churn(b *bench) (table, error) {
-	t := table{head: []string{"events", "websockets open", "websockets cut", "requests beside", "requests failed", "config loads"}}
+	t := table{head: []string{"events", "websockets open", "websockets cut", "requests beside", "requests failed", "config loads"}, note: "A container is created and started, or stopped and removed, every 5 ms."}
 	h, err := b.home(20)
 	if h != nil {
 		defer h.end()
@@ -248,6 +243,12 @@ func churn(b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
+	echoPort, stopEcho, err := echo()
+	if err != nil {
+		return t, err
+	}
+	defer stopEcho()
+	h.engine.Run(container("echo", echoPort, "dentropy.tls=off"))
 	sockets, err := h.websockets(100)
 	if err != nil {
 		return t, err
@@ -272,13 +273,17 @@ func churn(b *bench) (table, error) {
 			}
 		})
 	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for i := range 500 {
+		<-tick.C
 		id := h.engine.Run(container(fmt.Sprint("n", i), h.port, "dentropy.tls=off"))
+		<-tick.C
 		h.engine.Destroy(id)
 	}
 	err = until(time.Minute, "all events are dealt with", func() bool {
 		v, err := h.metric(`dentropy_source_objects{source="docker"}`)
-		return err == nil && v == 20
+		return err == nil && v == 21
 	})
 	cancel()
 	load.Wait()
@@ -310,8 +315,8 @@ func (h *home) websockets(n int) ([]*websocket.Conn, error) {
 		return d.DialContext(ctx, network, h.http)
 	}}}
 	var all []*websocket.Conn
-	for i := range n {
-		ws, _, err := websocket.Dial(context.Background(), "ws://"+host(fmt.Sprint("c", i%20)), &websocket.DialOptions{HTTPClient: dial})
+	for range n {
+		ws, _, err := websocket.Dial(context.Background(), "ws://"+host("echo"), &websocket.DialOptions{HTTPClient: dial})
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,329 @@
+package caddymodule
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/dentropy/dentropycloud/discovery"
+	"github.com/dentropy/dentropycloud/internal/upinstance"
+)
+
+// adminServer serves our routes as Caddy's admin endpoint does.
+func adminServer(t *testing.T) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	for _, route := range (adminAPI{}).Routes() {
+		mux.HandleFunc(route.Pattern, func(w http.ResponseWriter, r *http.Request) {
+			err := route.Handler.ServeHTTP(w, r)
+			var api caddy.APIError
+			if errors.As(err, &api) {
+				w.WriteHeader(api.HTTPStatus)
+				_ = json.NewEncoder(w).Encode(map[string]string{"error": api.Err.Error()})
+			} else if err != nil {
+				t.Errorf("%s: %v", r.URL, err)
+			}
+		})
+	}
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func TestAPIWithoutConfig(t *testing.T) {
+	srv := adminServer(t)
+	resp, err := http.Get(srv.URL + "/dentropy/routes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status = %d, want 503", resp.StatusCode)
+	}
+}
+
+// populate makes a world in which every kind of answer has something to say.
+func populate(t *testing.T) *world {
+	w := newWorld(t, nil)
+	up := w.up()
+	good := object("web-1", discovery.Route{Hosts: []string{"app.localhost"}, Paths: []string{"/"}, Dialect: "native"}, backend(t, "b"))
+	good.Group = discovery.Group{Engine: w.name, Project: "shop", Service: "web"}
+	good.Labels = map[string]string{"dentropy.host": "app.localhost", "dentropy.caddyfile": "basic_auth { secret }"}
+	late := object("late", off("app.localhost"), backend(t, "late"))
+	bad := discovery.Object{ID: "bad", Name: "bad", Group: discovery.Group{Engine: w.name, Service: "bad"}, State: discovery.Running,
+		Problems: []discovery.Problem{{Label: "dentropy.host", Value: "bad.test/x", Reason: "has a path", Hint: "write bad.test"}}}
+	up.Replace([]discovery.Object{good, object("asleep", off("asleep.test"), ""), bad})
+	up.Set(late)
+	up.Unknown(errors.New("dial unix: no such file"))
+	s, _ := current()
+	eventually(t, "the good one serves", func() bool { return s.registry.Count()["serving"] == 1 })
+	return w
+}
+
+func TestAPIAgreesWithOpenAPI(t *testing.T) {
+	populate(t)
+	srv := adminServer(t)
+	var doc struct {
+		Paths      map[string]map[string]operation
+		Components struct {
+			Schemas   map[string]schema
+			Responses map[string]response
+		}
+	}
+	if err := json.Unmarshal(openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var have, want []string
+	for _, r := range (adminAPI{}).Routes() {
+		if r.Pattern != "/dentropy/" { // answers what is not there
+			have = append(have, r.Pattern)
+		}
+	}
+	for path, ops := range doc.Paths {
+		for method := range ops {
+			want = append(want, strings.ToUpper(method)+" "+path)
+		}
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		t.Errorf("the API has\n%q, the document\n%q", have, want)
+	}
+	calls := []struct {
+		path, url string
+		status    int
+	}{
+		{"/dentropy/routes", "/dentropy/routes", 200},
+		{"/dentropy/routes/{host}", "/dentropy/routes/app.localhost", 200},
+		{"/dentropy/routes/{host}", "/dentropy/routes/bad.test", 200},
+		{"/dentropy/routes/{host}", "/dentropy/routes/nobody.test", 404},
+		{"/dentropy/why", "/dentropy/why?host=https://app.localhost:443/x", 200},
+		{"/dentropy/why", "/dentropy/why?host=asleep.test", 200},
+		{"/dentropy/why", "/dentropy/why?host=bad.test", 200},
+		{"/dentropy/why", "/dentropy/why?host=ap.localhost", 200},
+		{"/dentropy/why", "/dentropy/why", 400},
+		{"/dentropy/sources", "/dentropy/sources", 200},
+		{"/dentropy/certificates", "/dentropy/certificates", 200},
+		{"/dentropy/events", "/dentropy/events?follow=false", 200},
+		{"/dentropy/events", "/dentropy/events?since=x", 400},
+		{"/dentropy/openapi.json", "/dentropy/openapi.json", 200},
+	}
+	for _, tt := range calls {
+		t.Run(tt.url, func(t *testing.T) {
+			resp, err := http.Get(srv.URL + tt.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			if resp.StatusCode != tt.status {
+				t.Fatalf("status = %d, want %d", resp.StatusCode, tt.status)
+			}
+			declared, ok := doc.Paths[tt.path]["get"].Responses[fmt.Sprint(tt.status)]
+			if !ok {
+				t.Fatalf("the document has no status %d for %s", tt.status, tt.path)
+			}
+			if name, ok := strings.CutPrefix(declared.Ref, "#/components/responses/"); ok {
+				declared = doc.Components.Responses[name]
+			}
+			kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+			body, ok := declared.Content[kind]
+			if !ok {
+				t.Fatalf("content type %q is not in the document", kind)
+			}
+			var values []any
+			if kind == "text/event-stream" {
+				scan := bufio.NewScanner(resp.Body)
+				for scan.Scan() {
+					if data, ok := strings.CutPrefix(scan.Text(), "data: "); ok {
+						var v any
+						if err := json.Unmarshal([]byte(data), &v); err != nil {
+							t.Fatal(err)
+						}
+						values = append(values, v)
+					}
+				}
+				if len(values) == 0 {
+					t.Error("no event")
+				}
+			} else {
+				var v any
+				if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+					t.Fatal(err)
+				}
+				values = []any{v}
+			}
+			for _, v := range values {
+				for _, e := range body.Schema.check(doc.Components.Schemas, "answer", v) {
+					t.Error(e)
+				}
+			}
+		})
+	}
+}
+
+type operation struct{ Responses map[string]response }
+type response struct {
+	Ref     string `json:"$ref"`
+	Content map[string]struct{ Schema schema }
+}
+
+// schema is the part of JSON Schema that the document uses.
+type schema struct {
+	Ref        string `json:"$ref"`
+	Type       string
+	Enum       []string
+	Required   []string
+	Properties map[string]schema
+	Items      *schema
+}
+
+func (s schema) check(all map[string]schema, at string, v any) (errs []string) {
+	if name, ok := strings.CutPrefix(s.Ref, "#/components/schemas/"); ok {
+		def, ok := all[name]
+		if !ok {
+			return []string{at + ": no schema " + name}
+		}
+		return def.check(all, at, v)
+	}
+	if len(s.Enum) > 0 {
+		if text, ok := v.(string); !ok || !slices.Contains(s.Enum, text) {
+			return []string{fmt.Sprintf("%s: %v is none of %v", at, v, s.Enum)}
+		}
+		return nil
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		if s.Type != "object" {
+			return []string{fmt.Sprintf("%s: an object, want %q", at, s.Type)}
+		}
+		for _, key := range s.Required {
+			if _, ok := v[key]; !ok {
+				errs = append(errs, at+": "+key+" is missing")
+			}
+		}
+		for key, value := range v {
+			p, ok := s.Properties[key]
+			if !ok && s.Properties != nil {
+				errs = append(errs, at+": "+key+" is not in the document")
+			} else if ok {
+				errs = append(errs, p.check(all, at+"."+key, value)...)
+			}
+		}
+	case []any:
+		if s.Type != "array" {
+			return []string{fmt.Sprintf("%s: a list, want %q", at, s.Type)}
+		}
+		for i, value := range v {
+			errs = append(errs, s.Items.check(all, fmt.Sprintf("%s[%d]", at, i), value)...)
+		}
+	default:
+		kinds := map[string]string{"string": "string", "bool": "boolean", "float64": "integer"}
+		if kind := kinds[fmt.Sprintf("%T", v)]; kind != s.Type {
+			errs = append(errs, fmt.Sprintf("%s: %T, want %q", at, v, s.Type))
+		}
+	}
+	return errs
+}
+
+func TestWhyTellsWhereItBreaks(t *testing.T) {
+	populate(t)
+	s, _ := current()
+	tests := []struct {
+		host string
+		want []string
+	}{
+		{"app.localhost", []string{"web-1 (shop/web)", "answers at 127.0.0.1:", "belongs to", "ready by internal", "cannot be asked since", "so far"}},
+		{"asleep.test", []string{"asleep is stopped", "TLS is off"}},
+		{"bad.test", []string{"has a path", "write bad.test"}},
+		{"ap.localhost", []string{"did you mean app.localhost?"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.host, func(t *testing.T) {
+			var text string
+			check := func() bool {
+				text = ""
+				for _, step := range s.why(tt.host).Steps {
+					text += fmt.Sprintln(step.Title, step.State, step.Text, step.Hint, step.Data)
+				}
+				return slices.IndexFunc(tt.want, func(w string) bool { return !strings.Contains(strings.ToLower(text), strings.ToLower(w)) }) < 0
+			}
+			defer func() {
+				if t.Failed() {
+					t.Log(text)
+				}
+			}()
+			eventually(t, "the chain is complete", check)
+			if strings.Contains(text, "secret") {
+				t.Errorf("a snippet's text is shown:\n%s", text)
+			}
+		})
+	}
+}
+
+func TestEventsFollow(t *testing.T) {
+	w := newWorld(t, nil)
+	up := w.up()
+	srv := adminServer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", srv.URL+"/dentropy/events", nil)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		scan := bufio.NewScanner(resp.Body)
+		for scan.Scan() {
+			lines <- scan.Text()
+		}
+	}()
+	up.Set(object("app", off("app.test"), backend(t, "app")))
+	var seen string
+	for line := range lines {
+		seen += line + "\n"
+		if strings.Contains(line, "app.test") {
+			cancel()
+			break
+		}
+	}
+	if !strings.Contains(seen, `"kind":"config"`) {
+		t.Errorf("events before the subscription are missing:\n%s", seen)
+	}
+	for range lines { // the stream ends with its client
+	}
+}
+
+func TestReloadOfUp(t *testing.T) {
+	srv := adminServer(t)
+	post := func() int {
+		resp, err := http.Post(srv.URL+"/dentropy/reload", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := post(); got != http.StatusConflict {
+		t.Errorf("without up: status = %d, want 409", got)
+	}
+	var fails error
+	defer upinstance.Register(func(context.Context) error { return fails })()
+	if got := post(); got != 200 {
+		t.Errorf("status = %d, want 200", got)
+	}
+	fails = errWrong
+	if got := post(); got != http.StatusUnprocessableEntity {
+		t.Errorf("a reload that fails: status = %d, want 422", got)
+	}
+}
