@@ -43,6 +43,7 @@ type OwnerRecord struct {
 	// Scope is the owner: engine and project, or engine and lone container.
 	Scope string `json:"scope"`
 	// Units tells which group has which path (and matcher) of the host.
+	// It must not be changed.
 	Units map[string]string `json:"units,omitempty"`
 	// Since is when the scope became owner.
 	Since time.Time `json:"since"`
@@ -126,8 +127,7 @@ func (r *Registry) claimLocked(w *wanted) {
 // electLocked settles who has which unit of host.
 func (r *Registry) electLocked(host string) {
 	h := r.hosts[host]
-	before := h.record
-	before.Units = maps.Clone(h.record.Units)
+	before := h.record // its map is never changed, only replaced
 	r.electScopeLocked(host, h)
 	_, reserved := r.opts.Reserved(host)
 	for _, u := range unitsOfClaims(host, h.claims) {
@@ -136,11 +136,12 @@ func (r *Registry) electLocked(host string) {
 			winner = r.electUnitLocked(h, u)
 		}
 		for _, w := range h.claims {
-			if !slices.Contains(w.units, u) {
+			i, ok := slices.BinarySearchFunc(w.units, u, compareUnits)
+			if !ok {
 				continue
 			}
-			if now := w == winner; now != w.granted[u] {
-				w.granted[u] = now
+			if now := w == winner; now != w.granted[i] {
+				w.granted[i] = now
 				r.touched[w.key] = w
 			}
 		}
@@ -157,7 +158,6 @@ func (r *Registry) electLocked(host string) {
 		return
 	}
 	rec := h.record
-	rec.Units = maps.Clone(h.record.Units)
 	r.opts.Owned(host, &rec)
 }
 
@@ -249,17 +249,20 @@ func (r *Registry) electUnitLocked(h *hostState, u Unit) *wanted {
 		if !r.ownerClaimsLocked(h) && h.record.Scope != "" {
 			return nil // the owner may come back within its grace time: keep the record
 		}
-		delete(h.record.Units, id)
+		if _, ok := h.record.Units[id]; ok {
+			h.record.Units = maps.Clone(h.record.Units)
+			delete(h.record.Units, id)
+		}
 		return nil
 	}
 	owner := h.record.Units[id]
 	mine := slices.DeleteFunc(slices.Clone(claims), func(w *wanted) bool { return !w.hasGroup(owner) })
 	if len(mine) == 0 {
 		mine = claims[:1]
-		if h.record.Units == nil {
-			h.record.Units = map[string]string{}
-		}
-		h.record.Units[id] = mine[0].members[0].object.Group.String()
+		units := make(map[string]string, len(h.record.Units)+1)
+		maps.Copy(units, h.record.Units)
+		units[id] = mine[0].members[0].object.Group.String()
+		h.record.Units = units
 	}
 	// several of the owner itself: versions of one service. The one that can serve
 	// wins, then the newer.

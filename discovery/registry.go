@@ -117,16 +117,27 @@ type sourceState struct {
 	gone    bool
 }
 
+// object is what is known of an Object. Its Routes are not kept: the members have
+// them.
 type object struct {
 	Object
 	source  *sourceState
-	members map[string]*member // by route name
+	members []*member // one for each route name, few
+}
+
+func (o *object) member(name string) *member {
+	for _, m := range o.members {
+		if m.route.Name == name {
+			return m
+		}
+	}
+	return nil
 }
 
 // member is one route of one object.
 type member struct {
 	object   *object
-	route    Route
+	route    *Route // never changed, shared with lastGood and wanted where it is the same
 	wanted   *wanted
 	endpoint Endpoint
 	stale    bool // an earlier version of the route goes on, its labels are wrong now
@@ -140,13 +151,13 @@ type wanted struct {
 	spec    *Route
 	members []*member // sorted by object name, then id
 	units   []Unit    // asked for, sorted
-	granted map[Unit]bool
-	first   int64 // order of arrival
+	granted []bool    // which of units it has
+	first   int64     // order of arrival
 	passed  *Wanted
 }
 
 type lastGood struct {
-	route Route
+	route *Route
 	users int // objects of the group that are known
 }
 
@@ -397,7 +408,7 @@ func (r *Registry) setLocked(s *sourceState, now Object) {
 		if len(now.Routes) == 0 && len(now.Problems) == 0 {
 			return
 		}
-		o = &object{source: s, members: map[string]*member{}}
+		o = &object{source: s}
 		s.objects[now.ID] = o
 	} else if len(now.Routes) == 0 && len(now.Problems) == 0 {
 		r.deleteLocked(o)
@@ -411,65 +422,65 @@ func (r *Registry) setLocked(s *sourceState, now Object) {
 			r.opts.Log.Warn("label left out", "source", s.name, "object", now.Name, "route", p.Route, "label", p.Label, "error", p.Error())
 		}
 	}
+	o.Routes = nil
 	wasRunning := before.State == Running
-	for name, m := range o.members {
-		if _, ok := routes[name]; !ok {
+	o.members = slices.DeleteFunc(o.members, func(m *member) bool {
+		gone := !slices.ContainsFunc(routes, func(c checkedRoute) bool { return c.Name == m.route.Name })
+		if gone {
 			r.leaveLocked(m)
-			delete(o.members, name)
 		}
-	}
-	for name, route := range routes {
-		m := o.members[name]
+		return gone
+	})
+	for _, c := range routes {
+		m := o.member(c.Name)
 		if m == nil {
-			m = &member{object: o}
-			o.members[name] = m
-			r.rememberLocked(o.Group, name, route.Route, +1)
-		} else if !route.stale {
-			r.rememberLocked(o.Group, name, route.Route, 0)
+			m = &member{object: o, route: c.Route}
+			o.members = append(o.members, m)
+			r.rememberLocked(o.Group, c.Route, +1)
+		} else if !c.stale {
+			r.rememberLocked(o.Group, c.Route, 0)
 		}
-		m.seen = now.Seen
-		m.stale = route.stale
-		r.joinLocked(m, route.Route)
-		r.endpointLocked(m, route.endpoint, wasRunning)
-		if m.wanted != nil {
-			r.touched[m.wanted.key] = m.wanted
-		}
+		m.seen, m.stale = now.Seen, c.stale
+		r.joinLocked(m, c.Route)
+		r.endpointLocked(m, c.endpoint, wasRunning)
+		r.touched[m.wanted.key] = m.wanted
 	}
 }
 
 type checkedRoute struct {
-	Route
+	*Route
 	endpoint Endpoint
 	stale    bool
 }
 
 // checkedLocked gives the routes that o shall have: those it asks for if they can
 // be served, and the last good version of those whose labels are wrong.
-func (r *Registry) checkedLocked(o *object) map[string]checkedRoute {
-	out := make(map[string]checkedRoute, len(o.Routes))
-	o.Problems = slices.Clone(o.Problems)
+func (r *Registry) checkedLocked(o *object) []checkedRoute {
+	out := make([]checkedRoute, 0, len(o.Routes))
+	problems := slices.Clone(o.Problems)
 	for _, route := range o.Routes {
 		if p := r.opts.Check(route); p != nil {
 			p.Route = route.Name
-			o.Problems = append(o.Problems, *p)
+			problems = append(problems, *p)
 			continue
 		}
-		c := checkedRoute{Route: route}
+		c := checkedRoute{Route: &route}
 		if len(route.Endpoints) > 0 {
 			c.endpoint = route.Endpoints[0]
 		}
 		c.Endpoints = nil
-		out[route.Name] = c
+		out = append(out, c)
 	}
-	for _, p := range o.Problems {
-		if _, ok := out[p.Route]; ok {
+	o.Problems = problems
+	for _, p := range problems {
+		if slices.ContainsFunc(out, func(c checkedRoute) bool { return c.Name == p.Route }) {
 			continue
 		}
 		good := r.good[goodKey(o.Group, p.Route)]
 		if good == nil || o.Resolve == nil {
 			continue
 		}
-		out[p.Route] = checkedRoute{Route: good.route, endpoint: o.Resolve(good.route), stale: true}
+		out = append(out, checkedRoute{Route: good.route, endpoint: o.Resolve(*good.route), stale: true})
 	}
 	return out
 }
@@ -478,8 +489,8 @@ func goodKey(g Group, route string) string { return g.String() + "\x00" + route 
 
 // rememberLocked keeps the good version of a route, for as long as an object of
 // its group is known and the owner's grace time beyond.
-func (r *Registry) rememberLocked(g Group, name string, route Route, users int) {
-	key := goodKey(g, name)
+func (r *Registry) rememberLocked(g Group, route *Route, users int) {
+	key := goodKey(g, route.Name)
 	l := r.good[key]
 	if l == nil {
 		l = &lastGood{}
@@ -515,8 +526,8 @@ func (r *Registry) deleteLocked(o *object) {
 }
 
 // joinLocked makes m part of the wanted route for what it asks for now.
-func (r *Registry) joinLocked(m *member, route Route) {
-	key := wantedKey(m.object.Group, route)
+func (r *Registry) joinLocked(m *member, route *Route) {
+	key := wantedKey(m.object.Group, *route)
 	m.route = route
 	if m.wanted != nil && m.wanted.key == key {
 		return
@@ -525,8 +536,8 @@ func (r *Registry) joinLocked(m *member, route Route) {
 	w := r.wanted[key]
 	if w == nil {
 		r.arrival++
-		spec := route
-		w = &wanted{key: key, scope: m.object.Group.Scope().String(), spec: &spec, units: unitsOf(route), granted: map[Unit]bool{}, first: r.arrival}
+		w = &wanted{key: key, scope: m.object.Group.Scope().String(), spec: route, units: unitsOf(*route), first: r.arrival}
+		w.granted = make([]bool, len(w.units))
 		r.wanted[key] = w
 	}
 	m.wanted = w
@@ -574,8 +585,8 @@ func compareMembers(a, b *member) int {
 // snapshot gives w as it is to be passed on.
 func (w *wanted) snapshot() *Wanted {
 	out := &Wanted{Key: w.key, Spec: w.spec}
-	for _, u := range w.units {
-		if w.granted[u] {
+	for i, u := range w.units {
+		if w.granted[i] {
 			out.Units = append(out.Units, u)
 		}
 	}

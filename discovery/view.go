@@ -183,8 +183,8 @@ func (r *Registry) viewLocked(w *wanted) RouteView {
 	if len(v.Paths) == 0 {
 		v.Paths = []string{"/"}
 	}
-	for _, u := range w.units {
-		if w.granted[u] {
+	for i, u := range w.units {
+		if w.granted[i] {
 			v.Granted = append(v.Granted, u)
 		} else {
 			v.Refused = append(v.Refused, Refusal{u, r.refusalLocked(w, u)})
@@ -228,7 +228,7 @@ func brokenView(s *sourceState, o *object) (RouteView, bool) {
 		Stale:     s.view.State == SourceUnknown,
 	}
 	for _, p := range o.Problems {
-		if _, shown := o.members[p.Route]; !shown {
+		if o.member(p.Route) == nil {
 			v.Problems = append(v.Problems, p)
 		}
 	}

@@ -60,8 +60,9 @@ func millis(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/1
 
 // bench is what the sections share.
 type bench struct {
-	binary string
-	dir    string
+	binary  string
+	dir     string
+	profile string // where a CPU profile goes; "" for none
 }
 
 func main() {
@@ -74,6 +75,7 @@ func main() {
 func run() error {
 	binary := flag.String("binary", "bin/dentropy", "the program to measure")
 	only := flag.String("only", "", "comma-separated names of sections; default all")
+	profile := flag.String("profile", "", "file for a CPU profile of the program during the request section")
 	out := flag.String("o", "", "file to write; default standard output")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "dentropy-bench")
@@ -81,7 +83,7 @@ func run() error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	b := &bench{binary: *binary, dir: dir}
+	b := &bench{binary: *binary, dir: dir, profile: *profile}
 	var report strings.Builder
 	preface(&report)
 	for _, s := range sections {

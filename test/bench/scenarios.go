@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -206,6 +207,11 @@ func start(b *bench) (table, error) {
 		}
 		if err != nil {
 			return t, err
+		}
+		if b.profile != "" {
+			if err := h.save("/debug/pprof/heap?gc=1", fmt.Sprintf("%s.heap.%d", b.profile, n)); err != nil {
+				return t, err
+			}
 		}
 		heap, rss, err := h.memory()
 		if err != nil {
@@ -577,6 +583,11 @@ func (b *bench) perRequestAt(n int, t *table) error {
 	if err := p.awaitListening(); err != nil {
 		return err
 	}
+	if b.profile != "" {
+		if err := h.profile(fmt.Sprintf("%s.%d", b.profile, n)); err != nil {
+			return err
+		}
+	}
 	var ratios []float64
 	var ours, theirs time.Duration
 	for i := range pairs + 1 {
@@ -606,6 +617,37 @@ func (b *bench) perRequestAt(n int, t *table) error {
 	micros := func(d time.Duration) string { return fmt.Sprintf("%.1f µs", float64(d)/pairs/1e3) }
 	t.add(n, micros(theirs), micros(ours), fmt.Sprintf("%.3f", (ratios[(pairs-1)/2]+ratios[pairs/2])/2), ratios[0], ratios[pairs-1])
 	return nil
+}
+
+// profile writes a CPU profile of ten seconds of requests.
+func (h *home) profile(file string) error {
+	done := make(chan error, 1)
+	go func() { done <- h.save("/debug/pprof/profile?seconds=10", file) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		default:
+			if _, err := h.cpuOf(1000); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// save writes an answer of the admin API to a file.
+func (h *home) save(path, file string) error {
+	resp, err := h.admin.Get(h.base + path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = out.ReadFrom(resp.Body)
+	return errors.Join(err, out.Close())
 }
 
 // cpuOf is the CPU of the program for one of n requests.
