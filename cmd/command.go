@@ -65,6 +65,7 @@ func verbs() []verb {
 	return []verb{
 		{"up", setUpUp}, {"routes", setUpRoutes}, {"why", setUpWhy},
 		{"certs", setUpCerts}, {"sources", setUpSources}, {"events", setUpEvents},
+		{"demo-site", setUpDemoSite},
 	}
 }
 
