@@ -4,6 +4,7 @@ package caddymodule
 // (IP sources, DNS targets, stores, platforms). The command line is part of the
 // module, so that an xcaddy build has it as `caddy dentropy …`.
 import (
+	_ "github.com/caddy-dns/cloudflare" // DNS-01 challenges
 	_ "github.com/dentropy/dentropycloud/cmd"
 	_ "github.com/dentropy/dentropycloud/discovery/dialect/native"
 	_ "github.com/dentropy/dentropycloud/discovery/docker"

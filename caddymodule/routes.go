@@ -37,6 +37,9 @@ type liveRoute struct {
 	units  []discovery.Unit
 	certs  map[string]string // host -> issuer class
 	chains map[*App]*chain
+	// refused is the config whose rules do not let the route's snippet be; that of
+	// an earlier config does not go on then
+	refused *App
 }
 
 func newLiveRoute(s *State, w *discovery.Wanted) *liveRoute {

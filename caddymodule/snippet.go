@@ -91,23 +91,30 @@ type snippetError struct {
 
 // Error gives the whole as one line.
 func (e *snippetError) Error() string {
-	var b strings.Builder
+	s := "caddyfile "
 	if e.Host != "" {
-		b.WriteString(e.Host + ": ")
+		s = e.Host + ": " + s
 	}
-	b.WriteString("caddyfile")
-	if e.Line > 0 {
-		b.WriteString(" line " + strconv.Itoa(e.Line))
+	if e.Line == 0 {
+		s = strings.TrimSuffix(s, " ") + ": "
 	}
-	b.WriteString(": ")
-	if e.What != "" {
-		b.WriteString(e.What + ": ")
-	}
-	b.WriteString(e.Reason)
+	s += e.text()
 	if e.Hint != "" {
-		b.WriteString(" (" + e.Hint + ")")
+		s += " (" + e.Hint + ")"
 	}
-	return b.String()
+	return s
+}
+
+// text is the place and the reason, without host and hint.
+func (e *snippetError) text() string {
+	var s string
+	if e.Line > 0 {
+		s = "line " + strconv.Itoa(e.Line) + ": "
+	}
+	if e.What != "" {
+		s += e.What + ": "
+	}
+	return s + e.Reason
 }
 
 // adaptSnippet turns the directives of one untrusted site block into routes. It

@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -124,7 +126,7 @@ func (s *State) check(route discovery.Route) *discovery.Problem {
 	}
 	for _, host := range route.Hosts {
 		if _, problem := certClass(host, route.TLS, app.classNames(), app.TLS.LocalNames); problem != "" {
-			return &discovery.Problem{Label: "dentropy.tls", Value: route.TLS, Reason: problem}
+			return &discovery.Problem{Label: labelOf(route, "tls"), Value: route.TLS, Reason: problem}
 		}
 	}
 	if route.Caddyfile == "" {
@@ -134,10 +136,30 @@ func (s *State) check(route discovery.Route) *discovery.Problem {
 	// good version of the route alone
 	chain, err := s.buildChain(app, &route)
 	if err != nil {
-		return &discovery.Problem{Label: "dentropy.caddyfile", Value: route.Caddyfile, Reason: err.Error()}
+		return snippetProblem(route, err)
 	}
 	chain.release()
 	return nil
+}
+
+// labelOf names the label that a part of a route came from.
+func labelOf(route discovery.Route, key string) string {
+	if route.Name != "" {
+		key = route.Name + "." + key
+	}
+	return "dentropy." + key
+}
+
+// snippetProblem shows what is wrong with a snippet, and not the snippet itself:
+// it may hold password hashes.
+func snippetProblem(route discovery.Route, err error) *discovery.Problem {
+	p := &discovery.Problem{Label: labelOf(route, "caddyfile"), Value: "…", Reason: err.Error()}
+	var refused *snippetError
+	if errors.As(err, &refused) {
+		p.Hint = refused.Hint
+		p.Reason = refused.text()
+	}
+	return p
 }
 
 // Apply brings table and certificates up to date: see discovery.Sink.
@@ -165,11 +187,27 @@ func (s *State) applyLocked(c discovery.Change) {
 		}
 		s.journal.add(Event{Kind: "route", Host: lr.firstHost(), Object: c.Route.Object, Text: "added"})
 	}
+	before := len(lr.upstreams.Load().ready)
 	lr.setUpstreams(c.Route)
+	s.tellUpstreams(lr, c.Route, before)
 	s.setUnitsLocked(lr, c.Route.Units)
 	if !c.Seen.IsZero() && len(c.Route.Ready) > 0 {
 		s.meters.latency.Observe(time.Since(c.Seen).Seconds())
 	}
+}
+
+// tellUpstreams notes that a route can be served again, or cannot.
+func (s *State) tellUpstreams(lr *liveRoute, w *discovery.Wanted, before int) {
+	e := Event{Kind: "upstream", Host: lr.firstHost(), Object: w.Object}
+	switch now := len(w.Ready); {
+	case now > 0 && now != before:
+		e.Text = fmt.Sprintf("%d ready", now)
+	case now == 0 && before > 0:
+		e.Text, e.Error = "none ready", string(w.State)
+	default:
+		return
+	}
+	s.journal.add(e)
 }
 
 func (s *State) removeLocked(lr *liveRoute) {
@@ -259,8 +297,11 @@ func (s *State) serveLocked(app *App) {
 			if lr.spec.Caddyfile != "" && lr.chains[app] == nil {
 				s.provisionLocked(app, lr) // came while the others were provisioned
 			}
-			if c := lr.chains[app]; c != nil {
+			switch c := lr.chains[app]; {
+			case c != nil:
 				lr.chain.Store(c)
+			case lr.refused == app:
+				lr.chain.Store(nil) // what this config forbids does not go on
 			}
 		}
 	}
@@ -308,6 +349,10 @@ func (s *State) provisionLocked(app *App, lr *liveRoute) {
 	}
 	c, err := s.buildChain(app, lr.spec)
 	if err != nil {
+		var refused *snippetError
+		if errors.As(err, &refused) {
+			lr.refused = app
+		}
 		lr.failed.Store(&err)
 		s.log.Error("route cannot be provisioned", "host", lr.firstHost(), "error", err)
 		return

@@ -459,7 +459,7 @@ func (r *Registry) checkedLocked(o *object) []checkedRoute {
 	out := make([]checkedRoute, 0, len(o.Routes))
 	problems := slices.Clone(o.Problems)
 	for _, route := range o.Routes {
-		if p := r.opts.Check(route); p != nil {
+		if p := r.checkLocked(o, route); p != nil {
 			p.Route = route.Name
 			problems = append(problems, *p)
 			continue
@@ -483,6 +483,15 @@ func (r *Registry) checkedLocked(o *object) []checkedRoute {
 		out = append(out, checkedRoute{Route: good.route, endpoint: o.Resolve(*good.route), stale: true})
 	}
 	return out
+}
+
+// checkLocked asks whether route can be served, unless it is served already:
+// asking may mean to set it up on trial, and most events change no route.
+func (r *Registry) checkLocked(o *object, route Route) *Problem {
+	if m := o.member(route.Name); m != nil && !m.stale && m.wanted != nil && m.wanted.key == wantedKey(o.Group, route) {
+		return nil
+	}
+	return r.opts.Check(route)
 }
 
 func goodKey(g Group, route string) string { return g.String() + "\x00" + route }

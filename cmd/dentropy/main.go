@@ -5,7 +5,6 @@ package main
 import (
 	"os"
 
-	_ "github.com/caddy-dns/cloudflare"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/dentropy/dentropycloud/caddymodule"

@@ -1,0 +1,61 @@
+# Everything is done by these targets; `make help` lists them. What they need is
+# installed by scripts/, below .cache where that is possible.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# One set of flags for the binary, the linter and xcaddy, so that Caddy is compiled
+# once for the three of them; the race detector needs a build of its own.
+static := CGO_ENABLED=0 GOFLAGS=-trimpath
+
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: build ## serve two demo containers over HTTPS on loopback, until Ctrl-C
+	@scripts/run
+
+.PHONY: test
+test: build lint unit xcaddy e2e ## run every check and test there is
+	@echo 'all tests passed'
+
+.PHONY: build
+build: ## build the static binary bin/dentropy
+	$(static) go build -ldflags='-s -w' -o bin/dentropy ./cmd/dentropy
+
+.PHONY: lint
+lint: ## run the linters
+	eval "$$(scripts/test-tools debian golangci-lint)"; \
+	shellcheck -x scripts/docker-engine scripts/e2e scripts/fuzz scripts/lib.bash scripts/run scripts/test-tools scripts/xcaddy .ci/run; \
+	$(static) "$$DENTROPY_GOLANGCI_LINT" run --allow-parallel-runners ./...; \
+	cd test/e2e && $(static) "$$DENTROPY_GOLANGCI_LINT" run --allow-parallel-runners --config ../../.golangci.yml ./...
+
+.PHONY: unit
+unit: ## run the tests of the packages, with the race detector
+	eval "$$(scripts/test-tools debian pebble)"; \
+	go test -race -json -timeout 20m ./... | go run ./test/report
+
+.PHONY: e2e
+e2e: build ## run the end-to-end tests against a private Docker Engine
+	scripts/e2e
+
+.PHONY: xcaddy
+xcaddy: build ## build Caddy with our modules and hold it against bin/dentropy
+	scripts/xcaddy
+
+.PHONY: bench
+bench: build ## measure the figures of docs/performance.md and write them there
+	go run ./test/bench -binary bin/dentropy -o docs/performance.md
+
+.PHONY: fuzz
+fuzz: ## run every fuzzer for FUZZTIME=30s
+	scripts/fuzz $(FUZZTIME)
+
+.PHONY: clean
+clean: ## remove what was built and installed here, and end the private engine
+	if [ -d .cache/engine ]; then scripts/docker-engine stop .cache/engine; fi
+	rm -rf bin .cache
