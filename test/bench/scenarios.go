@@ -90,15 +90,20 @@ func (b *bench) home(n int, extra ...string) (*home, error) {
 	}
 	h := &home{process: p, engine: engine, port: port}
 	h.end = func() { p.stop(); engine.Close(); stopBackend() }
-	err = until(2*time.Minute, "all routes serve", func() bool {
-		v, err := p.metric(`dentropy_routes{state="serving"}`)
-		return err == nil && int(v) == n
-	})
+	err = h.serving(n)
 	h.took = time.Since(begin)
 	if err == nil && n > 0 {
 		err = h.askAll(n)
 	}
 	return h, err
+}
+
+// serving waits until n routes serve.
+func (h *home) serving(n int) error {
+	return until(2*time.Minute, fmt.Sprint(n, " routes serve"), func() bool {
+		v, err := h.metric(`dentropy_routes{state="serving"}`)
+		return err == nil && int(v) == n
+	})
 }
 
 // askAll asks each of the n hosts once.
@@ -255,6 +260,9 @@ func churn(b *bench) (table, error) {
 	}
 	defer stopEcho()
 	h.engine.Run(container("echo", echoPort, "dentropy.tls=off"))
+	if err := h.serving(21); err != nil {
+		return t, err
+	}
 	sockets, err := h.websockets(100)
 	if err != nil {
 		return t, err
@@ -715,10 +723,7 @@ func certificate(b *bench) (table, error) {
 	}
 	h.process = again
 	h.end = func() { again.stop(); h.engine.Close() }
-	if err := until(time.Minute, "the routes are back", func() bool {
-		v, err := again.metric(`dentropy_routes{state="serving"}`)
-		return err == nil && v == 10
-	}); err != nil {
+	if err := h.serving(10); err != nil {
 		return t, err
 	}
 	stored, err := h.httpsTimes(rounds, func(i int) {
