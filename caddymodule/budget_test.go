@@ -35,7 +35,7 @@ func TestBudget(t *testing.T) {
 		if !strings.HasPrefix(st.LastError, "3 new certificates for example.co.uk within 1 days are used up") {
 			t.Errorf("LastError = %q", st.LastError)
 		}
-		if got := st.NextTry.Sub(time.Now()); got < 19*time.Hour || got > 21*time.Hour {
+		if got := time.Until(st.NextTry); got < 19*time.Hour || got > 21*time.Hour {
 			t.Errorf("next try in %v, want 20h", got)
 		}
 		if got := w.Counts()["budget"]; got != 1 {

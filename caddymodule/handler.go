@@ -192,7 +192,7 @@ func (s *State) runChain(w http.ResponseWriter, r *http.Request, c *chain, a *at
 		if p == nil {
 			return
 		}
-		if p == http.ErrAbortHandler {
+		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(p) // net/http's own way to end a response
 		}
 		s.log.Error("panic in a route's handler", "host", r.Host, "panic", p, "stack", string(debug.Stack()))

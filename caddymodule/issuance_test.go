@@ -80,7 +80,7 @@ func TestIssuanceIsNotHurriedByReloads(t *testing.T) {
 			t.Errorf("asked %d times within an hour, want 4", got)
 		}
 		st := w.now("a.example.com")
-		if st.LastError == "" || st.NextTry.Sub(time.Now()) > time.Hour || !st.NextTry.After(time.Now()) {
+		if st.LastError == "" || time.Until(st.NextTry) > time.Hour || !st.NextTry.After(time.Now()) {
 			t.Errorf("status = %+v", st)
 		}
 		advance(12 * time.Minute)

@@ -129,7 +129,9 @@ func (l *ledger) write(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			l.flush()
+			if err := l.flush(); err != nil {
+				l.log.Error("owners of hosts are not remembered", "error", err)
+			}
 			return
 		case <-l.wake:
 		case <-retry.C:

@@ -90,7 +90,7 @@ func (m *meters) Collect(c chan<- prometheus.Metric) {
 		gauge(routesByState, float64(n), state)
 	}
 	for state, n := range s.certs.Counts() {
-		gauge(certsByState, float64(n), string(state))
+		gauge(certsByState, float64(n), state)
 	}
 	gauge(heldNow, float64(s.holding.Load()))
 	s.mu.Lock()

@@ -64,7 +64,7 @@ func newState() *State {
 	s.ledger = newLedger(log)
 	s.certs = newCertStore(caddy.Log().Named("dentropy.certs"))
 	s.certs.onChange = func(host string, st CertStatus) {
-		s.journal.add(Event{Kind: "certificate", Host: host, Text: string(st.State), Error: st.LastError})
+		s.journal.add(Event{Kind: "certificate", Host: host, Text: st.State, Error: st.LastError})
 	}
 	s.registry = discovery.NewRegistry(discovery.Options{
 		Sink:     s,

@@ -139,7 +139,11 @@ func (s *State) whyAddress(y *Why, v discovery.RouteView) {
 			y.add("Address", "ok", "", "%s answers at %s: %s", e.Object, e.Address, e.Reason)
 			y.add("Probe", "ok", "", "%s answered a TCP connect at %s", e.Address, e.Probed.UTC().Format(time.RFC3339))
 		case len(e.Candidates) == 0:
-			y.add("Address", stateOf(e.State), "", "%s is %s: %s", e.Object, e.State, cmpOr(e.Detail, "it has no address"))
+			state := stateOf(e.State)
+			if e.State == discovery.Running {
+				state = "bad" // waiting does not give it an address
+			}
+			y.add("Address", state, "", "%s is %s: %s", e.Object, e.State, cmpOr(e.Detail, "it has no address"))
 		default:
 			y.add("Address", stateOf(e.State), "", "%s is %s, it would be reached at %s: %s", e.Object, e.State, e.Address, e.Reason)
 			if e.State == discovery.Running {

@@ -86,5 +86,7 @@ type whyAnswer struct {
 		State string `json:"state"`
 		Text  string `json:"text"`
 		Hint  string `json:"hint"`
+		// Data holds the labels that were seen.
+		Data map[string]any `json:"data"`
 	} `json:"steps"`
 }

@@ -44,6 +44,11 @@ func buildConfig(o Options, file obj, listeners []Listener) ([]byte, error) {
 	if admin["disabled"] != true {
 		admin["listen"] = o.Admin
 	}
+	if cfg["logging"] == nil {
+		// What a person looks for is what happens to their containers, not that our
+		// own verbs asked the admin API, nor that we made our redirects ourselves.
+		cfg["logging"] = obj{"logs": obj{"default": obj{"exclude": list{"admin", "http.auto_https"}}}}
+	}
 	// What is saved automatically could never be resumed: the sockets are gone.
 	sub(admin, "config")["persist"] = false
 	if cfg["storage"] == nil {

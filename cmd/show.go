@@ -2,6 +2,7 @@ package dentropycmd
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -171,6 +172,9 @@ func showWhy(p *printer, a whyAnswer) error {
 			p.printf(": %s", clean(s.Text))
 		}
 		p.printf("\n")
+		for _, key := range slices.Sorted(maps.Keys(s.Data)) {
+			p.printf("      %s\n", p.paint(faint, clean(fmt.Sprintf("%s=%v", key, s.Data[key]))))
+		}
 		if s.Hint != "" {
 			p.printf("      → %s\n", clean(s.Hint))
 		}

@@ -100,6 +100,32 @@ func (r *Registry) adoptOwners() {
 	})
 }
 
+// regroupLocked lets what an object owns follow it when its group gets another
+// name, as that of a lone container does when the container is renamed.
+func (r *Registry) regroupLocked(o *object, before Group) {
+	from, to := before.Scope().String(), o.Group.Scope().String()
+	for _, m := range o.members {
+		r.rememberLocked(o.Group, m.route, +1)
+		r.releaseGoodLocked(before, m.route.Name)
+		for _, u := range m.wanted.units {
+			h := r.hosts[u.Host]
+			if h.record.Scope != from || slices.ContainsFunc(h.claims, func(w *wanted) bool { return w != m.wanted && w.scope == from }) {
+				continue
+			}
+			h.record.Scope = to
+			units := maps.Clone(h.record.Units)
+			for id, group := range units {
+				if group == before.String() {
+					units[id] = o.Group.String()
+				}
+			}
+			h.record.Units = units
+			rec := h.record
+			r.opts.Owned(u.Host, &rec)
+		}
+	}
+}
+
 // claimLocked enters or takes back the claims of w, and elects.
 func (r *Registry) claimLocked(w *wanted) {
 	var last string
@@ -330,7 +356,7 @@ func unitsOf(route Route) []Unit {
 		if err != nil { // cannot happen: plain data
 			panic(err)
 		}
-		match = "#" + string(hash(b))
+		match = "#" + hash(b)
 	}
 	units := make([]Unit, 0, len(route.Hosts)*len(paths))
 	for _, host := range route.Hosts {

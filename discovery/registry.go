@@ -424,6 +424,9 @@ func (r *Registry) setLocked(s *sourceState, now Object) {
 	}
 	o.Routes = nil
 	wasRunning := before.State == Running
+	if before.ID != "" && before.Group != now.Group {
+		r.regroupLocked(o, before.Group)
+	}
 	o.members = slices.DeleteFunc(o.members, func(m *member) bool {
 		gone := !slices.ContainsFunc(routes, func(c checkedRoute) bool { return c.Name == m.route.Name })
 		if gone {
@@ -584,7 +587,7 @@ func wantedKey(g Group, route Route) string {
 	if err != nil { // cannot happen: plain data
 		panic(err)
 	}
-	return g.Scope().String() + "#" + string(hash(b))
+	return g.Scope().String() + "#" + hash(b)
 }
 
 func compareMembers(a, b *member) int {

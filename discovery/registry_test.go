@@ -150,7 +150,7 @@ func TestServedOnceVerified(t *testing.T) {
 			t.Errorf("view = %+v, want the reason of the refused connect", v[0])
 		}
 		r.dialer.set("a:80", true)
-		time.Sleep(time.Second) // fake time: the prober asks again by then
+		<-time.After(time.Second) // fake time: the prober asks again by then
 		want(t, r, "a.test", "/", "a:80")
 	})
 }
@@ -229,9 +229,9 @@ func TestOlderKeepsHost(t *testing.T) {
 		want(t, r, "a.test", "/", "hold")
 		r.up.Delete("old")
 		want(t, r, "a.test", "/api", "")
-		time.Sleep(59 * time.Second)
+		<-time.After(59 * time.Second)
 		want(t, r, "a.test", "/api", "")
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		want(t, r, "a.test", "/api", "young:80")
 		r.up.Set(old) // too late
 		want(t, r, "a.test", "/", "")
@@ -255,7 +255,7 @@ func TestNewVersionTakesOverWhenReady(t *testing.T) {
 		r.up.Set(v2)
 		want(t, r, "a.test", "/", "v1:80")
 		r.dialer.set("v2:80", true)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		want(t, r, "a.test", "/", "v2:80")
 		r.up.Delete("v1")
 		want(t, r, "a.test", "/", "v2:80")
@@ -285,7 +285,7 @@ func TestOwnersAreRemembered(t *testing.T) {
 		r.LoadOwners(records)
 		r.up.Replace([]discovery.Object{older})
 		want(t, r, "a.test", "/", "")
-		time.Sleep(61 * time.Second)
+		<-time.After(61 * time.Second)
 		want(t, r, "a.test", "/", "o:80")
 	})
 }
@@ -410,7 +410,7 @@ func TestAgainstModel(t *testing.T) {
 				case 1:
 					r.up.Replace(slices.Collect(maps.Values(truth)))
 				case 2:
-					time.Sleep(time.Duration(rnd.IntN(1500)) * time.Millisecond)
+					<-time.After(time.Duration(rnd.IntN(1500)) * time.Millisecond)
 				default:
 					o := container([]string{"", "p", "q"}[rnd.IntN(3)], []string{"s", "t"}[rnd.IntN(2)], id, []string{"a.test", "b.test", "a.test,b.test"}[rnd.IntN(3)], []string{"/", "/x"}[rnd.IntN(2)])
 					if old, ok := truth[id]; ok {
@@ -422,7 +422,7 @@ func TestAgainstModel(t *testing.T) {
 					r.up.Set(o)
 				}
 			}
-			time.Sleep(time.Hour) // all grace is over
+			<-time.After(time.Hour) // all grace is over
 			synctest.Wait()
 			owner := map[discovery.Unit]string{}
 			for key, w := range r.routes {
@@ -456,7 +456,7 @@ func TestAgainstModel(t *testing.T) {
 			for id := range truth {
 				r.up.Delete(id)
 			}
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 			synctest.Wait()
 			if len(r.routes) != 0 || len(r.owners) != 0 {
 				t.Fatalf("seed %d: left over: %v %v", seed, r.routes, r.owners)
@@ -483,4 +483,25 @@ func BenchmarkSet(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestRenameKeepsWhatIsOwned(t *testing.T) {
+	inBubble(t, discovery.Options{}, func(t *testing.T, r *rig) {
+		o := container("", "before", "id", "a.test", "/", "/x")
+		r.up.Set(o)
+		want(t, r, "a.test", "/", "id:80")
+		o.Name, o.Group.Service = "after", "after"
+		r.up.Set(o)
+		want(t, r, "a.test", "/", "id:80")
+		want(t, r, "a.test", "/x", "id:80")
+		if rec := r.owners["a.test"]; rec.Scope != "docker/after" || rec.Units["/"] != "docker/after" {
+			t.Errorf("remembered %+v, want docker/after", rec)
+		}
+		bad := o
+		bad.Routes, bad.Problems = nil, []discovery.Problem{{Reason: "wrong"}}
+		r.up.Set(bad) // the last good version went along
+		want(t, r, "a.test", "/", "id:80")
+		r.up.Delete("id")
+		want(t, r, "a.test", "/", "")
+	})
 }

@@ -144,7 +144,6 @@ func (s *Source) Watch(ctx context.Context, up discovery.Updater) {
 		version = ""
 		if listed || err.Error() != said {
 			said = err.Error()
-			s.log.Warn("docker engine lost, keeping what is known", "error", err)
 			up.Unknown(err)
 		}
 		if listed && time.Since(begun) >= s.timing.steady {

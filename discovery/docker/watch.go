@@ -85,7 +85,6 @@ func (w *watcher) session(ctx context.Context, version string) (listed bool, err
 		return false, err
 	}
 	w.adopt(list, nil)
-	w.log.Info("docker engine connected", "containers", len(list), "routed", w.routed())
 	// What came before the list was read may be older than the list: ask.
 	w.applyAll(ctx, w.queue.take(), true)
 	return true, w.follow(ctx, broken)

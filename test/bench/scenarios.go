@@ -115,7 +115,7 @@ func (h *home) askAll(n int) error {
 	defer c.close()
 	for i := range n {
 		if status, err := c.get(host(fmt.Sprint("c", i))); err != nil || status != 200 {
-			return fmt.Errorf("host %d: status %d, %v", i, status, err)
+			return fmt.Errorf("host %d: status %d: %w", i, status, err)
 		}
 	}
 	return nil
