@@ -139,7 +139,7 @@ func poll(ok func() bool) error {
 // shortDir is a folder with a path that leaves room for that of a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "dd") //nolint:usetesting // t.TempDir is too long
+	dir, err := os.MkdirTemp("", "dd") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,15 +10,6 @@ import (
 	"github.com/dentropy/dentropycloud/discovery"
 )
 
-func (w *watcher) routed() (n int) {
-	for _, r := range w.known {
-		if r.routed {
-			n++
-		}
-	}
-	return n
-}
-
 // adopt makes a list what is known, except for what was touched while it was on
 // its way, and reports everything.
 func (w *watcher) adopt(list []container.Summary, touched map[string]bool) {

@@ -81,9 +81,23 @@ func (l *load) end() (served int, failed []error) {
 	return l.served, l.errs
 }
 
+// count gives the number of requests that were answered or failed so far.
+func (l *load) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.served + len(l.errs)
+}
+
 // mustBeClean ends the load; not one request may have failed.
 func (l *load) mustBeClean(t *testing.T) {
 	t.Helper()
+	sofar := l.count()
+	eventually(t, "the load goes on after the change", func() error {
+		if n := l.count(); n < sofar+10 {
+			return fmt.Errorf("%d requests since", n-sofar)
+		}
+		return nil
+	})
 	served, failed := l.end()
 	if len(failed) > 0 {
 		t.Errorf("%d of %d requests failed; the first: %v", len(failed), served, failed[0])
