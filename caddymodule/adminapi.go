@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,7 +31,7 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 // Routes gives the routes of the API; openapi.json describes them.
 func (adminAPI) Routes() []caddy.AdminRoute {
 	handle := func(f func(*State, http.ResponseWriter, *http.Request) error) caddy.AdminHandler {
-		return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return guarded(func(w http.ResponseWriter, r *http.Request) error {
 			s, err := current()
 			if err != nil {
 				return err
@@ -45,10 +46,27 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: "GET /dentropy/sources", Handler: handle(getSources)},
 		{Pattern: "GET /dentropy/certificates", Handler: handle(getCertificates)},
 		{Pattern: "GET /dentropy/events", Handler: handle(getEvents)},
-		{Pattern: "POST /dentropy/reload", Handler: caddy.AdminHandlerFunc(postReload)},
+		{Pattern: "POST /dentropy/reload", Handler: guarded(postReload)},
 		{Pattern: "GET /dentropy/openapi.json", Handler: caddy.AdminHandlerFunc(getOpenAPI)},
 		{Pattern: "/dentropy/", Handler: caddy.AdminHandlerFunc(notFound)},
 	}
+}
+
+// guarded refuses whoever comes through a listener that anybody on the network
+// can reach: access to the admin API is as good as root. Unix sockets, loopback
+// and Caddy's remote admin, which identifies clients by their certificates, are
+// fine.
+func guarded(f caddy.AdminHandlerFunc) caddy.AdminHandler {
+	return caddy.AdminHandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+		if ap, ok := local.(*net.TCPAddr); ok && r.TLS == nil && !ap.IP.IsLoopback() {
+			return fail(w, http.StatusForbidden, apiProblem{
+				"the admin API listens on " + ap.String() + ", where anybody can reach it without a password",
+				"set admin to a unix socket or a loopback address, or use Caddy's remote admin",
+			}, "")
+		}
+		return f(w, r)
+	})
 }
 
 // openAPI describes the API; a test holds it against Routes and the answers.

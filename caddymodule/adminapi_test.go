@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -325,5 +326,31 @@ func TestReloadOfUp(t *testing.T) {
 	fails = errWrong
 	if got := post(); got != http.StatusUnprocessableEntity {
 		t.Errorf("a reload that fails: status = %d, want 422", got)
+	}
+}
+
+func TestAPIOnOpenListenerIsRefused(t *testing.T) {
+	newWorld(t, nil)
+	for _, route := range (adminAPI{}).Routes() {
+		if route.Pattern == "/dentropy/" || strings.HasSuffix(route.Pattern, "openapi.json") {
+			continue // tell nothing
+		}
+		method, path, _ := strings.Cut(route.Pattern, " ")
+		for local, want := range map[net.Addr]bool{
+			&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 2019}: true,
+			&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2019}: false,
+			&net.UnixAddr{Name: "/run/admin.sock", Net: "unix"}:  false,
+		} {
+			ctx, cancel := context.WithCancel(context.WithValue(t.Context(), http.LocalAddrContextKey, local))
+			r := httptest.NewRequestWithContext(ctx, method, strings.Replace(path, "{host}", "x", 1)+"?follow=false", nil)
+			w := httptest.NewRecorder()
+			if err := route.Handler.ServeHTTP(w, r); err != nil {
+				t.Errorf("%s at %s: %v", route.Pattern, local, err)
+			}
+			cancel()
+			if refused := w.Code == http.StatusForbidden; refused != want {
+				t.Errorf("%s at %s: status %d, want refused = %v", route.Pattern, local, w.Code, want)
+			}
+		}
 	}
 }

@@ -212,15 +212,24 @@ func object(id string, route discovery.Route, address string) discovery.Object {
 	return o
 }
 
-// backend answers with its name, the path it saw and the headers asked for.
-func backend(t testing.TB, name string) (address string) {
+// backend answers with its name and the path it saw.
+func backend(t testing.TB, name string) (address string) { return backendAt(t, name, "127.0.0.1:0") }
+
+func backendAt(t testing.TB, name, address string) string {
 	t.Helper()
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Backend", name)
 		_, _ = fmt.Fprintf(w, "%s %s", name, r.URL.RequestURI())
 	}))
+	_ = srv.Listener.Close()
+	srv.Listener = l
+	srv.Start()
 	t.Cleanup(srv.Close)
-	return strings.TrimPrefix(srv.URL, "http://")
+	return l.Addr().String()
 }
 
 // get asks over plain HTTP and gives status and body.
