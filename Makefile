@@ -54,7 +54,7 @@ xcaddy: build ## build Caddy with our modules and hold it against bin/dentropy
 
 .PHONY: bench
 bench: build ## measure the figures of docs/performance.md and write them there
-	go run ./test/bench -binary bin/dentropy -o docs/performance.md
+	eval "$$(scripts/test-tools pebble)"; go run ./test/bench -binary bin/dentropy -o docs/performance.md
 
 .PHONY: fuzz
 fuzz: ## run every fuzzer for FUZZTIME=30s

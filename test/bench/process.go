@@ -61,6 +61,14 @@ func (b *bench) upIn(data, endpoint string, extra ...string) (*process, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}}}
+	for i := 0; i+1 < len(extra); i++ { // ports that were chosen already
+		switch extra[i] {
+		case "--http-port":
+			p.http = "127.0.0.1:" + extra[i+1]
+		case "--https-port":
+			p.https = "127.0.0.1:" + extra[i+1]
+		}
+	}
 	args := append([]string{"up", "--bind", "127.0.0.1", "--http-port", strconv.Itoa(h), "--https-port", strconv.Itoa(s), "--data-dir", data, "--docker", endpoint}, extra...)
 	if err := p.start(b, args...); err != nil {
 		return nil, err

@@ -484,52 +484,92 @@ func median(n int, f func(i int) error) (time.Duration, error) {
 	return took[n/2], nil
 }
 
-// random compares requests per second over random hosts.
+// random compares requests for random hosts. Both programs run at once, and are
+// asked in turn.
 func random(b *bench) (table, error) {
-	t := table{head: []string{"sites", "static Caddy, requests/s", "discovered, requests/s", "ratio"}, note: "16 kept connections for 5 s each."}
-	for _, n := range []int{10, 10_000} {
-		h, err := b.home(n)
-		if err != nil {
+	t := table{
+		head: []string{"sites", "static Caddy, requests/s", "discovered, requests/s", "median of the ratios", "lowest", "highest", "static Caddy, CPU/request", "discovered, CPU/request", "ratio"},
+		note: fmt.Sprintf("%d interleaved pairs of %s with %d kept connections. Load and backend take their part of the two cores, about as much as the discovered side does; CPU/request is that of the program alone.", randomPairs, randomTime, randomConns),
+	}
+	for _, n := range []int{10, 1000, 10_000} {
+		if err := b.randomAt(n, &t); err != nil {
 			return t, err
 		}
-		ours, err := throughput(h.http, n)
-		h.end()
-		if err != nil {
-			return t, err
-		}
-		port, stop, err := backend()
-		if err != nil {
-			return t, err
-		}
-		p, _, err := b.static(n, port)
-		if err != nil {
-			return t, err
-		}
-		theirs, err := throughput(p.http, n)
-		p.stop()
-		stop()
-		if err != nil {
-			return t, err
-		}
-		t.add(n, fmt.Sprintf("%.0f", theirs), fmt.Sprintf("%.0f", ours), fmt.Sprintf("%.1f ×", ours/theirs))
 	}
 	return t, nil
 }
 
-func throughput(address string, n int) (float64, error) {
+const (
+	randomPairs = 5
+	randomTime  = 3 * time.Second
+	randomConns = 16
+)
+
+func (b *bench) randomAt(n int, t *table) error {
+	h, err := b.home(n)
+	if h != nil {
+		defer h.end()
+	}
+	if err != nil {
+		return err
+	}
+	p, _, err := b.static(n, h.port)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	var ours, theirs load
+	ratios := make([]float64, randomPairs)
+	for i := range ratios {
+		x, err := h.random(n)
+		if err != nil {
+			return err
+		}
+		y, err := p.random(n)
+		if err != nil {
+			return err
+		}
+		ratios[i] = x.rate() / y.rate()
+		ours.add(x)
+		theirs.add(y)
+	}
+	slices.Sort(ratios)
+	t.add(n, fmt.Sprintf("%.0f", theirs.rate()), fmt.Sprintf("%.0f", ours.rate()), fmt.Sprintf("%.1f ×", ratios[randomPairs/2]), ratios[0], ratios[randomPairs-1],
+		fmt.Sprintf("%.0f µs", theirs.cost()), fmt.Sprintf("%.0f µs", ours.cost()), fmt.Sprintf("%.1f ×", theirs.cost()/ours.cost()))
+	return nil
+}
+
+// load is what came of some time of requests.
+type load struct {
+	served    int64
+	took, cpu time.Duration
+}
+
+func (l *load) add(m load) { l.served, l.took, l.cpu = l.served+m.served, l.took+m.took, l.cpu+m.cpu }
+
+// rate is requests a second, cost the microseconds of CPU of one.
+func (l load) rate() float64 { return float64(l.served) / l.took.Seconds() }
+func (l load) cost() float64 { return float64(l.cpu) / float64(l.served) / 1e3 }
+
+// random asks for random hosts of n for a while.
+func (p *process) random(n int) (load, error) {
+	before, err := p.cpu()
+	if err != nil {
+		return load{}, err
+	}
 	var served atomic.Int64
 	var g sync.WaitGroup
-	errs := make(chan error, 16)
+	errs := make(chan error, randomConns)
 	begin := time.Now()
-	for range 16 {
+	for range randomConns {
 		g.Go(func() {
-			c, err := dialClient(address)
+			c, err := dialClient(p.http)
 			if err != nil {
 				errs <- err
 				return
 			}
 			defer c.close()
-			for time.Since(begin) < 5*time.Second {
+			for time.Since(begin) < randomTime {
 				if status, err := c.get(host(fmt.Sprint("c", rand.IntN(n)))); err != nil || status != 200 {
 					errs <- fmt.Errorf("status %d: %w", status, err)
 					return
@@ -541,10 +581,12 @@ func throughput(address string, n int) (float64, error) {
 	g.Wait()
 	select {
 	case err := <-errs:
-		return 0, err
+		return load{}, err
 	default:
 	}
-	return float64(served.Load()) / time.Since(begin).Seconds(), nil
+	took := time.Since(begin)
+	after, err := p.cpu()
+	return load{served.Load(), took, after - before}, err
 }
 
 const (
@@ -693,57 +735,107 @@ func (p *process) cpuOf(n int) (time.Duration, error) {
 }
 
 // certificate measures the first HTTPS answer of a new name: from the internal
-// CA, and with a certificate that is stored already.
+// CA, with a certificate that is stored already, and from an ACME server.
 func certificate(b *bench) (table, error) {
-	t := table{head: []string{"certificate", "event → first 200 over HTTPS, p50", "p99"}}
-	h, err := b.home(10)
-	if h != nil {
-		defer h.end()
+	t := table{
+		head: []string{"certificate", "event → first 200 over HTTPS, p50", "p99"},
+		note: fmt.Sprintf("%d names each (%d from Pebble, which refuses 5 %% of nonces and asks its clients to poll an order after a second or more). Every try is a handshake of its own.", certRounds, acmeRounds),
 	}
-	if err != nil {
+	if err := b.internalCertificates(&t); err != nil {
 		return t, err
 	}
-	const rounds = 100
-	ids := make([]string, rounds)
-	fresh, err := h.httpsTimes(rounds, func(i int) {
+	return t, b.acmeCertificates(&t)
+}
+
+const (
+	certRounds = 100
+	acmeRounds = 20
+)
+
+func (b *bench) internalCertificates(t *table) error {
+	h, err := b.home(10)
+	if h != nil {
+		defer func() { h.end() }()
+	}
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(filepath.Join(h.data, "pki/authorities/local/root.crt"))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	ids := make([]string, certRounds)
+	fresh, err := h.httpsTimes(certRounds, roots, func(i int) {
 		ids[i] = h.engine.Run(container(fmt.Sprint("tls", i), h.port, "dentropy.tls=internal"))
 	})
 	if err != nil {
-		return t, err
+		return err
 	}
-	t.add("new, from the internal CA", fresh[rounds/2], fresh[rounds-1])
-	data, endpoint := h.data, h.engine.Endpoint()
+	t.add("new, from the internal CA", fresh[certRounds/2], fresh[certRounds-1])
 	h.stop()
 	for _, id := range ids {
 		h.engine.Destroy(id)
 	}
-	again, err := b.upIn(data, endpoint)
+	again, err := b.upIn(h.data, h.engine.Endpoint())
 	if err != nil {
-		return t, err
+		return err
 	}
 	h.process = again
 	h.end = func() { again.stop(); h.engine.Close() }
 	if err := h.serving(10); err != nil {
-		return t, err
+		return err
 	}
-	stored, err := h.httpsTimes(rounds, func(i int) {
+	stored, err := h.httpsTimes(certRounds, roots, func(i int) {
 		h.engine.Run(container(fmt.Sprint("tls", i), h.port, "dentropy.tls=internal"))
 	})
 	if err != nil {
-		return t, err
+		return err
 	}
-	t.add("stored", stored[rounds/2], stored[rounds-1])
-	return t, nil
+	t.add("stored", stored[certRounds/2], stored[certRounds-1])
+	return nil
+}
+
+func (b *bench) acmeCertificates(t *table) error {
+	http, err := freePort()
+	if err != nil {
+		return err
+	}
+	https, err := freePort()
+	if err != nil {
+		return err
+	}
+	p, err := b.startPebble(http, https)
+	if p != nil {
+		defer p.stop()
+	}
+	if err != nil {
+		return err
+	}
+	h, err := b.home(10, "--acme-ca", p.directory, "--acme-ca-root", p.root, "--http-port", fmt.Sprint(http), "--https-port", fmt.Sprint(https))
+	if h != nil {
+		defer h.end()
+	}
+	if err != nil {
+		return err
+	}
+	roots, err := p.roots()
+	if err != nil {
+		return err
+	}
+	took, err := h.httpsTimes(acmeRounds, roots, func(i int) {
+		h.engine.Run(container(fmt.Sprint("tls", i), h.port, "dentropy.tls=acme"))
+	})
+	if err != nil {
+		return err
+	}
+	t.add("new, from Pebble", took[acmeRounds/2], took[acmeRounds-1])
+	return nil
 }
 
 // httpsTimes gives the sorted times from begin(i) to the first 200 of site i.
-func (h *home) httpsTimes(n int, begin func(i int)) ([]time.Duration, error) {
-	pem, err := os.ReadFile(filepath.Join(h.data, "pki/authorities/local/root.crt"))
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
+func (h *home) httpsTimes(n int, roots *x509.CertPool, begin func(i int)) ([]time.Duration, error) {
 	took := make([]time.Duration, n)
 	for i := range took {
 		name := host(fmt.Sprint("tls", i))
