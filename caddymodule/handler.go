@@ -114,6 +114,11 @@ func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute) err
 	var saved savedRequest
 	if lr.spec.Caddyfile != "" {
 		saved = saveRequest(r)
+	} else if app := s.newest.Load(); app != nil && app.Drain > 0 {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(lr.over, cancel)()
+		r = r.WithContext(ctx)
 	}
 	for tries := 0; ; tries++ {
 		if tries > 0 && lr.spec.Caddyfile != "" {

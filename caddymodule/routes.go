@@ -32,6 +32,10 @@ type liveRoute struct {
 	held      atomic.Int64          // requests that wait
 	requests  atomic.Int64          // served so far
 	match     func(*http.Request) bool
+	// over is done when the drain time of a removed plain route is: there is no
+	// chain of its own whose clean-up would end its requests
+	over   context.Context
+	finish context.CancelFunc
 
 	// guarded by state.mu
 	units  []discovery.Unit
@@ -44,6 +48,7 @@ type liveRoute struct {
 
 func newLiveRoute(s *State, w *discovery.Wanted) *liveRoute {
 	lr := &liveRoute{key: w.Key, spec: w.Spec, state: s}
+	lr.over, lr.finish = context.WithCancel(context.Background())
 	if w.Spec.Caddyfile != "" {
 		lr.chains = map[*App]*chain{}
 	}
@@ -75,6 +80,9 @@ func (lr *liveRoute) end() {
 	drain := time.Duration(0)
 	if app := lr.state.newest.Load(); app != nil {
 		drain = time.Duration(app.Drain)
+	}
+	if drain > 0 {
+		time.AfterFunc(drain, lr.finish)
 	}
 	last := lr.chain.Swap(nil)
 	for app, c := range lr.chains {

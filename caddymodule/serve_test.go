@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/coder/websocket"
 	"github.com/dentropy/dentropycloud/discovery"
 )
@@ -384,6 +387,53 @@ func TestReloadDoesNotBlink(t *testing.T) {
 	}
 }
 
+func TestHeldRequestOutlivesReload(t *testing.T) {
+	w := newWorld(t, nil)
+	up := w.up()
+	up.Set(object("app", off("app.test"), ""))
+	answered := make(chan int)
+	go func() {
+		status, _, _ := w.try("http://app.test/")
+		answered <- status
+	}()
+	s, _ := current()
+	eventually(t, "it waits", func() bool { return s.holding.Load() == 1 })
+	w.load()
+	w.load()
+	up.Set(object("app", off("app.test"), backend(t, "app")))
+	if status := <-answered; status != 200 {
+		t.Errorf("status = %d, want 200", status)
+	}
+}
+
+// TestDrain makes sure that a removed route's websocket lives for the drain time
+// and no longer, whether the route has a chain of its own or not.
+func TestDrain(t *testing.T) {
+	for name, snippet := range map[string]string{"plain": "", "own chain": "header X-A b"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(app map[string]any) { app["drain"] = "300ms" })
+			up := w.up()
+			route := off("app.test")
+			route.Caddyfile = snippet
+			up.Set(object("app", route, echo(t)))
+			eventually(t, "served", func() bool { status, _ := w.get("http://app.test/"); return status == 200 })
+			ws := w.websocket("ws://app.test/")
+			speak(t, ws, "before")
+			begun := time.Now()
+			up.Delete("app")
+			speak(t, ws, "drains")
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if _, _, err := ws.Read(ctx); err == nil || ctx.Err() != nil {
+				t.Errorf("read = %v, want the end of the connection", err)
+			}
+			if took := time.Since(begun); took < 250*time.Millisecond {
+				t.Errorf("cut after %v, want 300ms", took)
+			}
+		})
+	}
+}
+
 // failing is an app whose Start fails: it makes a config load fail after ours has
 // started, or not yet, since the order is random.
 type failing struct{}
@@ -430,10 +480,19 @@ func TestFailedReloadLeavesEverything(t *testing.T) {
 
 // panics is a handler that panics when it is provisioned or when it serves.
 type panics struct {
-	When string `json:"when"`
+	When string `json:"when,omitempty"`
 }
 
-func init() { caddy.RegisterModule(panics{}) }
+func init() {
+	caddy.RegisterModule(panics{})
+	httpcaddyfile.RegisterHandlerDirective("panics", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		p := new(panics)
+		h.Next()
+		h.Args(&p.When)
+		return p, nil
+	})
+	httpcaddyfile.RegisterDirectiveOrder("panics", httpcaddyfile.Before, "header")
+}
 
 func (panics) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.panics", New: func() caddy.Module { return new(panics) }}
@@ -446,6 +505,44 @@ func (p *panics) Provision(caddy.Context) error {
 	return nil
 }
 
+func (p *panics) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.URL.Path == "/panic" {
+		panic("as the test wants it")
+	}
+	return next.ServeHTTP(w, r)
+}
+
+func TestPanicIsContained(t *testing.T) {
+	w := newWorld(t, func(app map[string]any) { app["allow_handlers"] = []string{"http.handlers.panics"} })
+	up := w.up()
+	address := backend(t, "b")
+	route := func(host, snippet string) discovery.Route {
+		r := off(host)
+		r.Caddyfile = snippet
+		return r
+	}
+	up.Set(object("serves", route("serves.test", "panics serve"), address))
+	up.Set(object("provisions", route("provisions.test", "panics provision"), address))
+	up.Set(object("other", off("other.test"), address))
+	eventually(t, "the good routes are served", func() bool {
+		a, _ := w.get("http://other.test/")
+		b, _ := w.get("http://serves.test/")
+		return a == 200 && b == 200
+	})
+	if status, _, err := w.try("http://serves.test/panic"); err != nil || status != 500 {
+		t.Errorf("a panic while serving: %d, %v, want 500", status, err)
+	}
+	if status, _ := w.get("http://provisions.test/"); status != 404 {
+		t.Errorf("a route that cannot be set up: %d, want 404", status)
+	}
+	s, _ := current()
+	v := s.registry.Routes()
+	i := slices.IndexFunc(v, func(v discovery.RouteView) bool { return v.Object == "provisions" })
+	if i < 0 || len(v[i].Problems) != 1 || !strings.Contains(v[i].Problems[0].Reason, "panicked") {
+		t.Errorf("views = %+v, want the panic named", v)
+	}
+}
+
 func TestOpenIssuanceIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	tls := w.config["apps"].(map[string]any)["tls"].(map[string]any)["automation"].(map[string]any)
@@ -456,7 +553,7 @@ func TestOpenIssuanceIsRefused(t *testing.T) {
 	}
 }
 
-// TestLongestHeaderIsReadOnce makes sure that a raw HTTP/1.0 client is held too.
+// TestHoldHTTP10 makes sure that a client without keep-alive is held too.
 func TestHoldHTTP10(t *testing.T) {
 	w := newWorld(t, nil)
 	up := w.up()

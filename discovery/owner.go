@@ -100,6 +100,24 @@ func (r *Registry) adoptOwners() {
 	})
 }
 
+// SettleOwners starts the grace time of remembered owners of engines other than
+// those named: nobody would ever tell that they are gone.
+func (r *Registry) SettleOwners(engines []string) {
+	r.update(func() {
+		for host, h := range r.hosts {
+			engine, _, _ := strings.Cut(h.record.Scope, "/")
+			if !h.loaded || slices.Contains(engines, engine) {
+				continue
+			}
+			h.loaded = false
+			if !r.ownerClaimsLocked(h) {
+				h.released = r.opts.Now()
+				r.armLocked(host, h)
+			}
+		}
+	})
+}
+
 // regroupLocked lets what an object owns follow it when its group gets another
 // name, as that of a lone container does when the container is renamed.
 func (r *Registry) regroupLocked(o *object, before Group) {

@@ -290,6 +290,18 @@ func TestOwnersAreRemembered(t *testing.T) {
 	})
 }
 
+func TestOwnersOfAnEngineThatIsNoMore(t *testing.T) {
+	inBubble(t, discovery.Options{Grace: time.Minute}, func(t *testing.T, r *rig) {
+		r.LoadOwners(map[string]discovery.OwnerRecord{"a.test": {Scope: "docker:nas/x"}, "b.test": {Scope: "docker/x"}})
+		r.SettleOwners([]string{"docker"})
+		r.up.Set(container("", "y", "y", "a.test,b.test"))
+		want(t, r, "a.test", "/", "")
+		<-time.After(61 * time.Second)
+		want(t, r, "a.test", "/", "y:80")
+		want(t, r, "b.test", "/", "") // that engine has not answered yet
+	})
+}
+
 func TestClaims(t *testing.T) {
 	claims := []discovery.Claim{{Domains: []string{"*.shop.test", "shop.test"}, Project: "shop"}, {Domains: []string{"both.test"}, Project: "a"}, {Domains: []string{"both.test"}, Project: "b"}}
 	inBubble(t, discovery.Options{Claims: claims}, func(t *testing.T, r *rig) {
