@@ -7,12 +7,12 @@
 #
 #	docker build -f xcaddy.Dockerfile --build-arg GO_IMAGE=golang:1.26.8-bookworm@sha256:… .
 #
-# Add further plugins with another --with below.
+# Add further plugins with another --with below; the DNS provider cloudflare is part of
+# the modules.
 ARG GO_IMAGE=docker.io/library/golang:1.26.8-bookworm
 FROM ${GO_IMAGE} AS build
 ARG XCADDY_VERSION=v0.4.5
 ARG CADDY_VERSION=v2.11.9
-ARG CLOUDFLARE_VERSION=v0.2.4
 ENV CGO_ENABLED=0 GOFLAGS=-trimpath
 RUN go install github.com/caddyserver/xcaddy/cmd/xcaddy@${XCADDY_VERSION}
 WORKDIR /src
@@ -23,8 +23,7 @@ COPY . .
 RUN xcaddy build ${CADDY_VERSION} \
 	--output /out/caddy \
 	--with github.com/dentropy/dentropycloud/caddymodule \
-	--replace github.com/dentropy/dentropycloud=. \
-	--with github.com/caddy-dns/cloudflare@${CLOUDFLARE_VERSION}
+	--replace github.com/dentropy/dentropycloud=.
 
 FROM scratch
 # The roots of public authorities are compiled in.

@@ -48,7 +48,7 @@ type liveRoute struct {
 
 func newLiveRoute(s *State, w *discovery.Wanted) *liveRoute {
 	lr := &liveRoute{key: w.Key, spec: w.Spec, state: s}
-	lr.over, lr.finish = context.WithCancel(context.Background())
+	lr.over, lr.finish = context.WithCancel(context.Background()) //nolint:gosec // end sees to it
 	if w.Spec.Caddyfile != "" {
 		lr.chains = map[*App]*chain{}
 	}
