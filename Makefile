@@ -24,7 +24,7 @@ run: build ## serve two demo containers over HTTPS on loopback, until Ctrl-C
 	@scripts/run
 
 .PHONY: test
-test: build lint unit xcaddy e2e ## run every check and test there is
+test: build lint unit engines xcaddy e2e ## run every check and test there is
 	@echo 'all tests passed'
 
 .PHONY: build
@@ -43,6 +43,16 @@ unit: ## run the tests of the packages, with the race detector
 	eval "$$(scripts/test-tools debian pebble)"; \
 	scripts/with-engine bash -c 'exec go test -race -json -timeout 20m -exec "$$DENTROPY_ENTER" ./...' | \
 	go run ./test/report -may-skip '$(may_skip)'
+
+# The engine of the unit tests is Debian's, of 2020; these are today's, once as it is
+# and once refusing clients below 1.44, as Docker 29 does.
+.PHONY: engines
+engines: ## test the Docker source against a modern engine, built from source
+	eval "$$(scripts/test-tools debian modern-engine)"; \
+	for oldest in 1.40 1.44; do \
+		DOCKER_MIN_API_VERSION=$$oldest scripts/with-engine bash -c 'exec go test -race -json -count=1 -run Real -exec "$$DENTROPY_ENTER" ./discovery/docker' | \
+		go run ./test/report; \
+	done
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests against a private Docker Engine
