@@ -79,7 +79,7 @@ func (s *State) refuseAddress(addr netip.AddrPort) error {
 		return fmt.Errorf("%s is a link-local or metadata address, which no route may lead to", addr)
 	case ip.IsMulticast(), ip.IsUnspecified():
 		return fmt.Errorf("%s is not the address of one machine", addr)
-	case s.own.Load().has(addr), adminAddresses().has(addr):
+	case s.own.Load().has(addr), adminAddresses().has(addr), caddyListensOn(addr):
 		return fmt.Errorf("%s is a listener of this program itself", addr)
 	}
 	return nil
@@ -89,8 +89,23 @@ func (s *State) refuseAddress(addr netip.AddrPort) error {
 // metadata service that is not link-local.
 var awsMetadata6 = netip.MustParseAddr("fd00:ec2::254")
 
-// adminAddresses is where the admin API of this process may listen by default:
-// its real address is in no module's reach.
+// caddyListensOn reports whether Caddy itself has a listener at addr: above all the
+// admin API, whose address no module is told.
+func caddyListensOn(addr netip.AddrPort) bool {
+	ip, port := addr.Addr().Unmap().WithZone(""), strconv.Itoa(int(addr.Port()))
+	used := func(hosts ...string) bool {
+		return slices.ContainsFunc(hosts, func(host string) bool {
+			return slices.ContainsFunc([]string{"tcp", "tcp4", "tcp6"}, func(network string) bool {
+				return caddy.ListenerUsage(network, net.JoinHostPort(host, port)) > 0
+			})
+		})
+	}
+	return used(ip.String()) || ip.IsLoopback() && used("localhost", "127.0.0.1", "::1") ||
+		used("", "0.0.0.0", "::") && isLocal(ip)
+}
+
+// adminAddresses is where the admin API listens by default, whether it does so
+// already or not.
 func adminAddresses() *ownAddresses { return newOwnAddresses([]string{caddy.DefaultAdminListen}) }
 
 // dial verifies an endpoint for the registry.

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/dentropy/dentropycloud/discovery"
 	"github.com/dentropy/dentropycloud/internal/upinstance"
+	"golang.org/x/net/idna"
 )
 
 func init() { caddy.RegisterModule(adminAPI{}) }
@@ -152,14 +153,18 @@ func getWhy(s *State, w http.ResponseWriter, r *http.Request) error {
 }
 
 // cleanHost takes what people paste instead of a host name: a URL, a port, upper
-// case.
+// case, letters of other scripts.
 func cleanHost(text string) string {
 	text = strings.ToLower(strings.TrimSpace(text))
 	if _, rest, ok := strings.Cut(text, "://"); ok {
 		text = rest
 	}
 	text, _, _ = strings.Cut(text, "/")
-	return discovery.RequestHost(&http.Request{Host: text})
+	host := discovery.RequestHost(&http.Request{Host: text})
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil {
+		return ascii
+	}
+	return host // a wildcard, an IPv6 address, or no name at all
 }
 
 // heartbeat is how often a silent stream says that it lives, below the minute

@@ -241,9 +241,9 @@ func TestWhyTellsWhereItBreaks(t *testing.T) {
 		host string
 		want []string
 	}{
-		{"app.localhost", []string{"web-1 (shop/web)", "answers at 127.0.0.1:", "belongs to", "ready by internal", "cannot be asked since", "so far"}},
+		{"app.localhost", []string{"web-1 (shop/web)", "answers at 127.0.0.1:", "belongs to", "use another host; another path is enough within one compose project", "ready by internal", "cannot be asked since", "so far"}},
 		{"asleep.test", []string{"asleep is stopped", "TLS is off"}},
-		{"bad.test", []string{"has a path", "write bad.test"}},
+		{"bad.test", []string{"has a path write bad.test"}},
 		{"ap.localhost", []string{"did you mean app.localhost?"}},
 	}
 	for _, tt := range tests {
@@ -266,6 +266,56 @@ func TestWhyTellsWhereItBreaks(t *testing.T) {
 				t.Errorf("a snippet's text is shown:\n%s", text)
 			}
 		})
+	}
+}
+
+// A static site needs no container: nothing is bad about a host that only it serves.
+func TestWhyStaticSite(t *testing.T) {
+	newWorld(t, nil)
+	s, _ := current()
+	s.static.Store(&map[string]bool{"static.test": true})
+	steps := s.why("static.test").Steps
+	if len(steps) == 0 || !strings.Contains(steps[0].Text, "served by the Caddyfile") {
+		t.Errorf("steps = %+v, want one that names the Caddyfile", steps)
+	}
+	for _, step := range steps {
+		if step.State == "bad" {
+			t.Errorf("step = %+v, want none that is bad", step)
+		}
+	}
+}
+
+// No certificate can be for every name, and the answer says what to do instead.
+func TestWhyCatchAll(t *testing.T) {
+	w := newWorld(t, nil)
+	w.up().Set(object("all", discovery.Route{Hosts: []string{"*"}}, backend(t, "all")))
+	s, _ := current()
+	eventually(t, "the route serves", func() bool { return s.registry.Count()["serving"] == 1 })
+	for _, step := range s.why("any.localhost").Steps {
+		if step.Title == "Certificate" {
+			if step.State != "bad" || !strings.Contains(step.Hint, "dentropy.tls=off") {
+				t.Errorf("certificate step = %+v, want a bad one that says what to do", step)
+			}
+			return
+		}
+	}
+	t.Error("there is no certificate step")
+}
+
+func TestCleanHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"app.localhost":                 "app.localhost",
+		" https://App.Localhost.:443/x": "app.localhost",
+		"[::1]:8443":                    "::1",
+		"*.example.com":                 "*.example.com",
+		"bücher.example.com":            "xn--bcher-kva.example.com",
+		"http://BÜCHER.example.com/":    "xn--bcher-kva.example.com",
+		"my_app.localhost":              "my_app.localhost",
+		"":                              "",
+	} {
+		if got := cleanHost(in); got != want {
+			t.Errorf("cleanHost(%q) = %q, want %q", in, got, want)
+		}
 	}
 }
 

@@ -285,6 +285,7 @@ func (a *App) Start() error {
 	a.state.takeOver(a)
 	a.state.certs.adopt(certs)
 	a.state.registry.Reelect(a.Claims, time.Duration(a.OwnerGrace))
+	a.state.registry.Recheck()
 	a.state.reconcileSources()
 	engines := make([]string, len(a.sources))
 	for i, src := range a.sources {
@@ -337,7 +338,9 @@ func (a *App) Cleanup() error {
 	}
 	if back := s.newest.Load(); back != nil {
 		back.settle()
+		s.ledger.follow(back.ctx.Storage())
 		s.registry.Reelect(back.Claims, time.Duration(back.OwnerGrace))
+		s.registry.Recheck()
 		s.reconcileSources()
 	}
 	return releaseState()
@@ -362,21 +365,45 @@ func (a *App) surroundings() (static map[string]bool, own *ownAddresses) {
 	}
 	for _, srv := range mod.(*caddyhttp.App).Servers {
 		own.add(srv.Listen...)
+		ahead := true // of our handler
 		for _, route := range srv.Routes {
-			for _, set := range route.MatcherSets {
-				for _, m := range set {
-					hosts, ok := m.(*caddyhttp.MatchHost)
-					if !ok {
-						continue
-					}
-					for _, h := range *hosts {
-						static[strings.ToLower(h)] = true
-					}
+			ahead = ahead && !handles(route)
+			for _, host := range hostsOf(route) {
+				static[host] = true
+				if suffix, ok := strings.CutPrefix(host, "*."); ok && ahead {
+					static["."+suffix] = true // see reserved
 				}
 			}
 		}
 	}
 	return static, own
+}
+
+// hostsOf gives the hosts that a route of the config is for, in lower case.
+func hostsOf(route caddyhttp.Route) (hosts []string) {
+	for _, set := range route.MatcherSets {
+		for _, m := range set {
+			if match, ok := m.(*caddyhttp.MatchHost); ok {
+				for _, h := range *match {
+					hosts = append(hosts, strings.ToLower(h))
+				}
+			}
+		}
+	}
+	return hosts
+}
+
+// handles reports whether a route leads to our handler.
+func handles(route caddyhttp.Route) bool {
+	return slices.ContainsFunc(route.Handlers, func(h caddyhttp.MiddlewareHandler) bool {
+		switch h := h.(type) {
+		case *Handler:
+			return true
+		case *caddyhttp.Subroute:
+			return slices.ContainsFunc(h.Routes, handles)
+		}
+		return false
+	})
 }
 
 // certGeneration is this config as the certificate store sees it.

@@ -66,29 +66,61 @@ func (h *Handler) Cleanup() error {
 // route must be reachable there without TLS.
 const challengePath = "/.well-known/acme-challenge/"
 
-// ServeHTTP sends the request to its route, or to next.
+// mostHops is how many proxies a request may have passed, each of which adds to Via.
+// A label can lead back to us by an address that is not ours (the host's, where we
+// run in a container): such a request must not go round until all sockets are used
+// up. Nobody puts as many proxies in a row.
+const mostHops = 16
+
+// ServeHTTP sends the request to its route, or to next. A route that ends before
+// anything of the request was sent hands it over to the one that took its place.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if len(r.Header["Via"]) > mostHops {
+		return caddyhttp.Error(http.StatusLoopDetected, errors.New("the request has come back too often: does a route lead to this proxy itself?"))
+	}
 	s := h.state
-	host := discovery.RequestHost(r)
-	lr, prefix, ok, known := s.table.Lookup(host, matchPath(r.URL.Path), r)
-	if !known {
-		return next.ServeHTTP(w, r)
+	host, path := discovery.RequestHost(r), matchPath(r.URL.Path)
+	if _, static := s.reserved(host); static {
+		return next.ServeHTTP(w, r) // no wildcard of a container's answers in its place
 	}
-	if !ok {
-		return caddyhttp.Error(http.StatusNotFound, fmt.Errorf("no route of %s covers %s", host, r.URL.Path))
+	original, uri := *r.URL, r.RequestURI
+	var hold holder
+	defer hold.end()
+	for {
+		lr, prefix, ok, known := s.table.Lookup(host, path, r)
+		switch {
+		case !known && hold.route != nil: // it waited for a container that is being made anew
+			if !hold.pause(r, hold.route) {
+				return hold.giveUp(w, r, hold.route)
+			}
+			continue
+		case !known:
+			return next.ServeHTTP(w, r)
+		case !ok:
+			return caddyhttp.Error(http.StatusNotFound, fmt.Errorf("no route of %s covers %s", host, r.URL.Path))
+		}
+		if h.Redirect && lr.spec.TLS != "off" && !strings.HasPrefix(path, challengePath) {
+			h.redirect(w, r, host)
+			return nil
+		}
+		if !lr.spec.Access.Allows(clientAddr(r)) {
+			return caddyhttp.Error(http.StatusForbidden, fmt.Errorf("%s is not open to this client", host))
+		}
+		if lr.spec.StripPath && prefix != "/" {
+			stripPrefix(r, path, prefix)
+		}
+		err := s.serve(w, r, lr, &hold)
+		if !errors.Is(err, errRouteGone) {
+			return err
+		}
+		*r.URL, r.RequestURI = original, uri
+		r.Header.Del(forwardedPrefix)
 	}
-	if h.Redirect && lr.spec.TLS != "off" && !strings.HasPrefix(r.URL.Path, challengePath) {
-		h.redirect(w, r, host)
-		return nil
-	}
-	if !lr.spec.Access.Allows(clientAddr(r)) {
-		return caddyhttp.Error(http.StatusForbidden, fmt.Errorf("%s is not open to this client", host))
-	}
-	if lr.spec.StripPath && prefix != "/" {
-		stripPrefix(r, prefix)
-	}
-	return s.serve(w, r, lr)
 }
+
+// errRouteGone says that a route ended before it could answer, and that the
+// request is as it came.
+var errRouteGone = errors.New("the route is gone")
 
 func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, host string) {
 	if strings.Contains(host, ":") {
@@ -104,16 +136,14 @@ func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, host string) 
 
 // serve runs the request through lr: it waits while there is no upstream, and
 // tries again where none of the request has been sent.
-func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute) error {
+func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute, hold *holder) error {
 	lr.requests.Add(1)
 	a := &attempt{route: lr}
 	defer a.done()
 	caddyhttp.SetVar(r.Context(), attemptVar, a)
-	var hold holder
-	defer hold.end()
 	var saved savedRequest
 	if lr.spec.Caddyfile != "" {
-		saved = saveRequest(r)
+		saved = saveRequest(w, r)
 	} else if app := s.newest.Load(); app != nil && app.Drain > 0 {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
@@ -122,7 +152,10 @@ func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute) err
 	}
 	for tries := 0; ; tries++ {
 		if tries > 0 && lr.spec.Caddyfile != "" {
-			saved.restore(r)
+			saved.restore(w, r)
+		}
+		if lr.ended.Load() {
+			return errRouteGone
 		}
 		c, err := s.acquire(r.Context(), lr)
 		if err != nil {
@@ -137,7 +170,6 @@ func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute) err
 		}
 		a.done()
 		err = s.runChain(w, r, c, a)
-		c.release()
 		if !a.again(err) {
 			return err
 		}
@@ -169,6 +201,9 @@ func (s *State) acquire(ctx context.Context, lr *liveRoute) (*chain, error) {
 			}
 			c = app.plain[lr.spec.Scheme]
 		}
+		if lr.ended.Load() {
+			return nil, errRouteGone
+		}
 		if c == nil {
 			err := errors.New("the route could not be set up")
 			if p := lr.failed.Load(); p != nil {
@@ -185,13 +220,15 @@ func (s *State) acquire(ctx context.Context, lr *liveRoute) (*chain, error) {
 			return nil, ctx.Err()
 		}
 		if lr.chain.Load() == c || lr.spec.Caddyfile == "" && s.newest.Load().plainIs(lr.spec.Scheme, c) {
-			return nil, caddyhttp.Error(http.StatusServiceUnavailable, errors.New("the route is being removed"))
+			return nil, caddyhttp.Error(http.StatusServiceUnavailable, errors.New("shutting down"))
 		}
 	}
 }
 
-// runChain contains a panic in a route's module.
+// runChain runs the request through c and counts it out, however it ends. It
+// contains a panic in a route's module.
 func (s *State) runChain(w http.ResponseWriter, r *http.Request, c *chain, a *attempt) (err error) {
+	defer c.release()
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -219,9 +256,12 @@ func matchPath(p string) string {
 	return clean
 }
 
-// stripPrefix takes prefix off the request's path, in place as Caddy's own
-// rewrites do, since placeholders are bound to this request.
-func stripPrefix(r *http.Request, prefix string) {
+// forwardedPrefix tells the container what was taken off the path.
+const forwardedPrefix = "X-Forwarded-Prefix"
+
+// stripPrefix takes prefix off path, which is the request's as it was matched, in
+// place as Caddy's own rewrites do, since placeholders are bound to this request.
+func stripPrefix(r *http.Request, path, prefix string) {
 	trim := func(p string) string {
 		p = strings.TrimPrefix(p, prefix)
 		if !strings.HasPrefix(p, "/") {
@@ -229,34 +269,40 @@ func stripPrefix(r *http.Request, prefix string) {
 		}
 		return p
 	}
-	r.URL.Path = trim(r.URL.Path)
-	if strings.HasPrefix(r.URL.RawPath, prefix) {
+	if path == r.URL.Path && strings.HasPrefix(r.URL.RawPath, prefix) {
 		r.URL.RawPath = trim(r.URL.RawPath)
 	} else {
-		r.URL.RawPath = "" // the prefix itself was escaped: encode anew
+		r.URL.RawPath = "" // the prefix itself was escaped, or not at the beginning: encode anew
 	}
+	r.URL.Path = trim(path)
 	r.RequestURI = r.URL.RequestURI()
-	r.Header.Set("X-Forwarded-Prefix", prefix)
+	r.Header.Set(forwardedPrefix, prefix)
 }
 
-// savedRequest is what a handler chain may change of a request.
+// savedRequest is what a handler chain may change of a request, and of the header of
+// its response, before it is known whether the container answers.
 type savedRequest struct {
 	method, host, uri string
 	url               url.URL
-	header            http.Header
+	header, response  http.Header
 }
 
-func saveRequest(r *http.Request) savedRequest {
-	return savedRequest{r.Method, r.Host, r.RequestURI, *r.URL, r.Header.Clone()}
+func saveRequest(w http.ResponseWriter, r *http.Request) savedRequest {
+	return savedRequest{r.Method, r.Host, r.RequestURI, *r.URL, r.Header.Clone(), w.Header().Clone()}
 }
 
-// restore makes r what it was, for another run of the chain.
-func (s savedRequest) restore(r *http.Request) {
+// restore makes r and the header of w what they were, for another run of the chain.
+func (s savedRequest) restore(w http.ResponseWriter, r *http.Request) {
 	r.Method, r.Host, r.RequestURI = s.method, s.host, s.uri
 	*r.URL = s.url
-	clear(r.Header)
-	for k, v := range s.header {
-		r.Header[k] = slices.Clone(v)
+	restoreHeader(r.Header, s.header)
+	restoreHeader(w.Header(), s.response)
+}
+
+func restoreHeader(h, saved http.Header) {
+	clear(h)
+	for k, v := range saved {
+		h[k] = slices.Clone(v)
 	}
 }
 

@@ -75,14 +75,15 @@ func (h *holder) start(lr *liveRoute) bool {
 	return true
 }
 
-// wait returns true once lr has an upstream again, false if patience is over.
+// wait returns true once lr has an upstream again or has ended, false if patience
+// is over.
 func (h *holder) wait(r *http.Request, lr *liveRoute) bool {
 	if !h.start(lr) {
 		return false
 	}
 	for {
 		u := lr.upstreams.Load()
-		if len(u.ready) > 0 {
+		if len(u.ready) > 0 || lr.ended.Load() {
 			return true
 		}
 		select {

@@ -8,6 +8,8 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,13 +25,17 @@ import (
 type ledger struct {
 	log *slog.Logger
 
-	mu      sync.Mutex
+	mu      sync.Mutex        // guards all up to dirty
 	storage certmagic.Storage // nil until opened
 	shards  [ledgerShards]map[string]discovery.OwnerRecord
-	dirty   map[int]bool
-	wake    chan struct{}
-	cancel  context.CancelFunc
-	done    chan struct{}
+	// unread are the shards that could not be read yet, with the hosts that have
+	// changed in them: the rest of their files is not to be overwritten.
+	unread map[int]map[string]bool
+	dirty  map[int]bool
+
+	wake   chan struct{}
+	cancel context.CancelFunc
+	done   chan struct{}
 }
 
 // ledgerShards: with 10,000 hosts a file has 40 of them, 6 KB.
@@ -39,7 +45,7 @@ const ledgerShards = 256
 const ledgerRetry = 5 * time.Second
 
 func newLedger(log *slog.Logger) *ledger {
-	l := &ledger{log: log, dirty: map[int]bool{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &ledger{log: log, unread: map[int]map[string]bool{}, dirty: map[int]bool{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	go l.write(ctx)
@@ -55,54 +61,105 @@ func shardOf(host string) int {
 }
 
 // open reads what is remembered, the first time; later it only follows a config
-// to another storage.
+// to another storage. Owners that cannot be read are lost to this life, not to
+// the next.
 func (l *ledger) open(storage certmagic.Storage, registry *discovery.Registry) error {
-	l.mu.Lock()
-	first := l.storage == nil
-	l.storage = storage
-	l.mu.Unlock()
-	if !first {
+	if !l.follow(storage) {
 		return nil
 	}
 	keys, err := storage.List(context.Background(), "dentropy/owners", false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("list owners: %w", err)
-	}
 	all := map[string]discovery.OwnerRecord{}
 	var errs []error
-	for _, key := range keys {
-		b, err := storage.Load(context.Background(), key)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("list owners: %w", err))
+	}
+	l.mu.Lock()
+	for i := range ledgerShards {
+		if err != nil || slices.Contains(keys, shardKey(i)) {
+			l.unread[i] = map[string]bool{}
+		}
+	}
+	l.mu.Unlock()
+	for i := range ledgerShards {
+		if err != nil || !slices.Contains(keys, shardKey(i)) {
+			continue
+		}
+		shard, err := l.catchUp(storage, i)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("read %s: %w", key, err))
-			continue
+			errs = append(errs, err)
 		}
-		var shard map[string]discovery.OwnerRecord
-		if err := json.Unmarshal(b, &shard); err != nil {
-			errs = append(errs, fmt.Errorf("read %s: %w", key, err))
-			continue
+		maps.Copy(all, shard)
+	}
+	registry.LoadOwners(all)
+	return errors.Join(errs...)
+}
+
+// follow writes to storage from now on; first says that it is the first one. Where
+// it is another place than before, all that is known goes there.
+func (l *ledger) follow(storage certmagic.Storage) (first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.storage
+	l.storage = storage
+	if before == nil || samePlace(before, storage) {
+		return before == nil
+	}
+	for i, shard := range l.shards {
+		if len(shard) > 0 {
+			l.dirty[i] = true
 		}
-		for host, rec := range shard {
-			all[host] = rec
+	}
+	l.wakeUp()
+	return false
+}
+
+// samePlace reports whether two storages of two configs are one. Most say what
+// they are in a word; where that is not known, writing again does no harm.
+func samePlace(a, b certmagic.Storage) bool {
+	return fmt.Sprintf("%T %v", a, a) == fmt.Sprintf("%T %v", b, b)
+}
+
+// catchUp reads a shard that has not been read, all but what has changed in it
+// meanwhile. A file that makes no sense counts as read: it will not get better.
+func (l *ledger) catchUp(storage certmagic.Storage, i int) (shard map[string]discovery.OwnerRecord, err error) {
+	b, err := storage.Load(context.Background(), shardKey(i))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", shardKey(i), err)
+	default:
+		if err = json.Unmarshal(b, &shard); err != nil {
+			shard, err = nil, fmt.Errorf("read %s: %w", shardKey(i), err)
 		}
 	}
 	l.mu.Lock()
-	for host, rec := range all {
-		l.putLocked(host, &rec)
+	defer l.mu.Unlock()
+	for host, rec := range shard {
+		if !l.unread[i][host] {
+			l.putLocked(host, &rec)
+		}
 	}
-	l.mu.Unlock()
-	registry.LoadOwners(all)
-	return errors.Join(errs...)
+	delete(l.unread, i)
+	return shard, err
 }
 
 // set notes a change and has it written. It does not block.
 func (l *ledger) set(host string, rec *discovery.OwnerRecord) {
 	l.mu.Lock()
 	i := l.putLocked(host, rec)
+	if changed := l.unread[i]; changed != nil {
+		changed[host] = true
+	}
 	l.dirty[i] = true
 	l.mu.Unlock()
+	l.wakeUp()
+}
+
+func (l *ledger) wakeUp() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -145,31 +202,44 @@ func (l *ledger) write(ctx context.Context) {
 
 // flush writes what changed. What could not be written stays marked.
 func (l *ledger) flush() error {
-	for {
-		l.mu.Lock()
-		storage, shard := l.storage, -1
-		for i := range l.dirty {
-			shard = i
-			break
-		}
-		if storage == nil || shard < 0 {
-			l.mu.Unlock()
-			return nil
-		}
-		delete(l.dirty, shard)
-		b, err := json.Marshal(l.shards[shard])
-		empty := len(l.shards[shard]) == 0
-		l.mu.Unlock()
-		if err == nil {
-			err = save(storage, shardKey(shard), b, empty)
-		}
-		if err != nil {
-			l.mu.Lock()
-			l.dirty[shard] = true
-			l.mu.Unlock()
-			return err
+	l.mu.Lock()
+	storage, shards := l.storage, slices.Collect(maps.Keys(l.dirty))
+	l.mu.Unlock()
+	if storage == nil {
+		return nil
+	}
+	var errs []error
+	for _, i := range shards {
+		if err := l.flushShard(storage, i); err != nil {
+			errs = append(errs, err)
 		}
 	}
+	return errors.Join(errs...)
+}
+
+func (l *ledger) flushShard(storage certmagic.Storage, i int) error {
+	l.mu.Lock()
+	unread := l.unread[i] != nil
+	l.mu.Unlock()
+	if unread {
+		if _, err := l.catchUp(storage, i); err != nil {
+			return err // where it was garbage, the next time writes over it
+		}
+	}
+	l.mu.Lock()
+	delete(l.dirty, i)
+	b, err := json.Marshal(l.shards[i])
+	empty := len(l.shards[i]) == 0
+	l.mu.Unlock()
+	if err == nil {
+		err = save(storage, shardKey(i), b, empty)
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.dirty[i] = true
+		l.mu.Unlock()
+	}
+	return err
 }
 
 func save(storage certmagic.Storage, key string, b []byte, empty bool) error {

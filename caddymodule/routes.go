@@ -31,6 +31,7 @@ type liveRoute struct {
 	failed    atomic.Pointer[error] // why chain is missing or of an earlier config
 	held      atomic.Int64          // requests that wait
 	requests  atomic.Int64          // served so far
+	ended     atomic.Bool           // it is in the table no more
 	match     func(*http.Request) bool
 	// over is done when the drain time of a removed plain route is: there is no
 	// chain of its own whose clean-up would end its requests
@@ -77,6 +78,7 @@ func (lr *liveRoute) rule(path string) discovery.Rule[*liveRoute] {
 
 // end lets the requests in flight finish; nobody finds lr any more.
 func (lr *liveRoute) end() {
+	lr.ended.Store(true)
 	drain := time.Duration(0)
 	if app := lr.state.newest.Load(); app != nil {
 		drain = time.Duration(app.Drain)

@@ -148,7 +148,7 @@ func passwordHash(w *snippetWalk, name string, v any) error {
 		return w.wrongType(name)
 	}
 	bad := func(reason string) error {
-		return w.refuse("basic_auth", reason, `make a hash with "caddy hash-password"`, s)
+		return w.refuse("basic_auth", reason, `make a hash with "dentropy hash-password"`, s)
 	}
 	hash := s
 	if !strings.HasPrefix(hash, "$") { // Caddy takes these base64-encoded

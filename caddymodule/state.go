@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,8 @@ type State struct {
 
 	// newest is the generation that was started last; requests are served by it.
 	newest atomic.Pointer[App]
-	// static are the hosts that the Caddyfile serves itself.
+	// static are the hosts that the Caddyfile serves itself; ".example.com" stands
+	// for all names one label below, which a wildcard site takes before us.
 	static atomic.Pointer[map[string]bool]
 	// own are this program's own listeners, which no route may lead to.
 	own atomic.Pointer[ownAddresses]
@@ -72,7 +74,10 @@ func newState() *State {
 		Check:    s.check,
 		Dial:     s.dial,
 		Owned:    s.ledger.set,
-		Log:      log,
+		SourceChanged: func(v discovery.SourceView) {
+			s.journal.add(Event{Kind: "source", Object: v.Name, Text: string(v.State), Error: v.Error})
+		},
+		Log: log,
 	})
 	return s
 }
@@ -103,9 +108,15 @@ func (l lateLog) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handle(ctx, r)
 }
 
-// reserved reports whether the Caddyfile serves host itself.
+// reserved reports whether the Caddyfile serves host itself: by name, or by a
+// wildcard site that comes before our handler, so that a route would be in vain.
 func (s *State) reserved(host string) (string, bool) {
-	if m := s.static.Load(); m != nil && (*m)[host] {
+	m := s.static.Load()
+	if m == nil {
+		return "", false
+	}
+	i := strings.IndexByte(host, '.')
+	if (*m)[host] || i > 0 && (*m)[host[i:]] {
 		return "the Caddyfile", true
 	}
 	return "", false
@@ -162,24 +173,31 @@ func snippetProblem(route discovery.Route, err error) *discovery.Problem {
 	return p
 }
 
-// Apply brings table and certificates up to date: see discovery.Sink.
+// Apply brings table and certificates up to date: see discovery.Sink. What a route
+// gets is entered before others lose it: a host that goes from one to another is
+// never without a route, nor with that of a wildcard.
 func (s *State) Apply(changes []discovery.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range changes {
-		s.applyLocked(c)
+		if c.Route != nil {
+			s.applyLocked(c)
+		}
+	}
+	for _, c := range changes {
+		switch lr := s.routes[c.Key]; {
+		case lr == nil:
+		case c.Route == nil:
+			s.removeLocked(lr)
+		default:
+			s.keepUnitsLocked(lr, c.Route.Units)
+		}
 	}
 }
 
 func (s *State) applyLocked(c discovery.Change) {
 	lr := s.routes[c.Key]
-	switch {
-	case c.Route == nil && lr == nil:
-		return
-	case c.Route == nil:
-		s.removeLocked(lr)
-		return
-	case lr == nil:
+	if lr == nil {
 		lr = newLiveRoute(s, c.Route)
 		s.routes[c.Key] = lr
 		if app := s.newest.Load(); app != nil {
@@ -190,7 +208,11 @@ func (s *State) applyLocked(c discovery.Change) {
 	before := len(lr.upstreams.Load().ready)
 	lr.setUpstreams(c.Route)
 	s.tellUpstreams(lr, c.Route, before)
-	s.setUnitsLocked(lr, c.Route.Units)
+	for _, u := range c.Route.Units {
+		if !hasUnit(lr.units, u) {
+			s.table.Insert(u.Host, lr.rule(u.Path))
+		}
+	}
 	if !c.Seen.IsZero() && len(c.Route.Ready) > 0 {
 		s.meters.latency.Observe(time.Since(c.Seen).Seconds())
 	}
@@ -212,28 +234,30 @@ func (s *State) tellUpstreams(lr *liveRoute, w *discovery.Wanted, before int) {
 
 func (s *State) removeLocked(lr *liveRoute) {
 	delete(s.routes, lr.key)
-	s.setUnitsLocked(lr, nil)
+	s.keepUnitsLocked(lr, nil)
 	lr.end()
 	s.journal.add(Event{Kind: "route", Host: lr.firstHost(), Text: "removed"})
 }
 
-// setUnitsLocked enters lr in the table for units, and only there.
-func (s *State) setUnitsLocked(lr *liveRoute, units []discovery.Unit) {
+// keepUnitsLocked takes lr out of the table for all units but these, which it has
+// been entered for.
+func (s *State) keepUnitsLocked(lr *liveRoute, units []discovery.Unit) {
 	if slices.Equal(lr.units, units) {
 		return
 	}
-	for _, u := range units {
-		if !slices.Contains(lr.units, u) {
-			s.table.Insert(u.Host, lr.rule(u.Path))
-		}
-	}
 	for _, u := range lr.units {
-		if !slices.Contains(units, u) {
+		if !hasUnit(units, u) {
 			s.table.Remove(u.Host, u.Path, lr.spec.Match.Exact, lr.key)
 		}
 	}
 	lr.units = units
 	s.wantCertsLocked(lr)
+}
+
+// hasUnit reports whether a sorted list holds u.
+func hasUnit(units []discovery.Unit, u discovery.Unit) bool {
+	_, ok := slices.BinarySearchFunc(units, u, discovery.Unit.Compare)
+	return ok
 }
 
 // wantCertsLocked keeps the certificate store in step with the hosts that lr has.
@@ -299,9 +323,9 @@ func (s *State) serveLocked(app *App) {
 			}
 			switch c := lr.chains[app]; {
 			case c != nil:
-				lr.chain.Store(c)
+				s.useLocked(lr, c)
 			case lr.refused == app:
-				lr.chain.Store(nil) // what this config forbids does not go on
+				s.useLocked(lr, nil) // what this config forbids does not go on
 			}
 		}
 	}
@@ -361,8 +385,28 @@ func (s *State) provisionLocked(app *App, lr *liveRoute) {
 	old := lr.chain.Load()
 	lr.chains[app] = c
 	if s.newest.Load() == app || old == nil {
-		lr.chain.Store(c)
+		s.useLocked(lr, c)
 	}
+}
+
+// useLocked lets c answer the requests of lr from now on. The chain before it
+// ends here if no generation has it any more: that of an old config, which went
+// on because the next could not provision the route.
+func (s *State) useLocked(lr *liveRoute, c *chain) {
+	old := lr.chain.Swap(c)
+	if old == nil || old == c {
+		return
+	}
+	for _, kept := range lr.chains {
+		if kept == old {
+			return
+		}
+	}
+	drain := time.Duration(0)
+	if app := s.newest.Load(); app != nil {
+		drain = time.Duration(app.Drain)
+	}
+	old.retire(drain)
 }
 
 // runningSource is a source that is being watched.

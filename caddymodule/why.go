@@ -35,7 +35,8 @@ func (y *Why) add(title, state, hint, format string, args ...any) {
 // why walks the chain: labels, route, address, certificate, last probe.
 func (s *State) why(host string) Why {
 	y := Why{Host: host, Steps: []WhyStep{}}
-	if by, ok := s.reserved(host); ok {
+	by, static := s.reserved(host)
+	if static {
 		y.add("Config", "info", "to let a container have it, take the site out of the Caddyfile", "%s is served by %s itself", host, by)
 	}
 	for _, src := range s.registry.Sources() {
@@ -46,7 +47,9 @@ func (s *State) why(host string) Why {
 	}
 	views := s.views(s.registry.RoutesFor(host))
 	if len(views) == 0 {
-		s.whyNobody(&y, host)
+		if !static { // else nobody else needs to ask for it
+			s.whyNobody(&y, host)
+		}
 		return y
 	}
 	var granted []discovery.RouteView
@@ -107,7 +110,9 @@ func (s *State) whyLabels(y *Why, v discovery.RouteView) {
 		step.State = "bad"
 	}
 	for _, p := range v.Problems {
-		y.add("Labels", "bad", p.Hint, "%s", p.Error())
+		hint := p.Hint
+		p.Hint = "" // said once
+		y.add("Labels", "bad", hint, "%s", p.Error())
 	}
 	if v.LastGood {
 		y.add("Labels", "info", "correct the label and start the container anew", "the last good version of the route goes on serving")
@@ -119,7 +124,14 @@ func (s *State) whyRoute(y *Why, v discovery.RouteView, host string) {
 		y.add("Route", "ok", "", "%s%s belongs to %s", u.Host, u.Path, v.Group)
 	}
 	for _, u := range v.Refused {
-		y.add("Route", "bad", "remove the label from one of the two, or use another host or path", "%s", u.Reason)
+		// within one project alone does another path help
+		hint := "remove the label from one of the two, or use another host; another path is enough within one compose project"
+		if _, ok := s.reserved(u.Host); ok {
+			hint = "remove the label, or take the site out of the Caddyfile"
+		} else if strings.HasPrefix(u.Reason, discovery.RefusedByClaims) {
+			hint = "use another host, or let the operator's claims name the container"
+		}
+		y.add("Route", "bad", hint, "%s", u.Reason)
 	}
 	if len(v.Granted) == 0 {
 		return
@@ -145,7 +157,11 @@ func (s *State) whyAddress(y *Why, v discovery.RouteView) {
 			}
 			y.add("Address", state, "", "%s is %s: %s", e.Object, e.State, cmpOr(e.Detail, "it has no address"))
 		default:
-			y.add("Address", stateOf(e.State), "", "%s is %s, it would be reached at %s: %s", e.Object, e.State, e.Address, e.Reason)
+			hint := ""
+			if e.State == discovery.Unhealthy {
+				hint = "look at what its health check says, with: docker inspect " + e.Object
+			}
+			y.add("Address", stateOf(e.State), hint, "%s is %s, it would be reached at %s: %s", e.Object, e.State, e.Address, e.Reason)
 			if e.State == discovery.Running {
 				y.add("Probe", "bad", "check that the program in the container listens on all addresses (0.0.0.0) and on that port",
 					"tried %d times: %s", e.Attempts, e.Detail)
@@ -175,7 +191,11 @@ func (s *State) whyCertificate(y *Why, host string, views []discovery.RouteView)
 		}
 	}
 	if !ok {
-		y.add("Certificate", "bad", "", "no certificate is managed for %s", host)
+		hint := ""
+		if slices.ContainsFunc(views, func(v discovery.RouteView) bool { return slices.Contains(v.Hosts, "*") }) {
+			hint = "* says no name that a certificate could be for: write the names into dentropy.host, or set dentropy.tls=off for plain http"
+		}
+		y.add("Certificate", "bad", hint, "no certificate is managed for %s", host)
 		return
 	}
 	switch {
@@ -199,7 +219,11 @@ func (s *State) whyRequests(y *Why, views []discovery.RouteView) {
 	defer s.mu.Unlock()
 	for _, v := range views {
 		if lr := s.routes[v.Key]; lr != nil {
-			y.add("Requests", "info", "", "%d so far, %d waiting now", lr.requests.Load(), lr.held.Load())
+			where := ""
+			if len(views) > 1 && len(v.Granted) > 0 {
+				where = v.Granted[0].Host + v.Granted[0].Path + ": "
+			}
+			y.add("Requests", "info", "", "%s%d so far, %d waiting now", where, lr.requests.Load(), lr.held.Load())
 		}
 	}
 }

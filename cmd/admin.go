@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -72,7 +73,8 @@ func loopback(host string) bool {
 const dialWait = 2 * time.Second
 
 // adminInUse reports who answers on the admin address. Caddy would unlink a
-// socket that is in use, and take its clients away from whoever serves them.
+// socket that is in use, and take its clients away from whoever serves them; and it
+// does not say whose folder is missing.
 func adminInUse(ctx context.Context, addr string) error {
 	a, err := caddy.ParseNetworkAddress(addr)
 	if err != nil {
@@ -92,7 +94,12 @@ func adminInUse(ctx context.Context, addr string) error {
 		_ = c.Close()
 		return fmt.Errorf("listen on %s: %w", path, syscall.EADDRINUSE)
 	}
-	return nil // absent, or left behind by a process that is gone
+	// absent, or left behind by a process that is gone
+	if strings.HasPrefix(path, "@") { // abstract: in no folder
+		return nil
+	}
+	_, err = os.Stat(filepath.Dir(path))
+	return err
 }
 
 // showAdmin is an admin address as people write it.

@@ -109,7 +109,7 @@ func noArgs(c *cobra.Command, args []string) error {
 }
 
 func oneHost(c *cobra.Command, args []string) error {
-	if len(args) != 1 {
+	if len(args) != 1 || strings.TrimSpace(args[0]) == "" {
 		return usageError(c, errors.New("give one host name"))
 	}
 	return nil

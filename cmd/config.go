@@ -12,8 +12,8 @@ const (
 	// gracePeriod bounds how long requests in flight keep a stopping program alive:
 	// what `docker stop` and most people wait.
 	gracePeriod = 10 * time.Second
-	// holdQueue bounds the requests that wait for starting containers, over all
-	// routes: each keeps a connection and a goroutine.
+	// holdQueue bounds the requests that wait for one starting container: each keeps
+	// a connection and a goroutine.
 	holdQueue = 1000
 )
 

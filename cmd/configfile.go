@@ -1,7 +1,9 @@
 package dentropycmd
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,6 +52,10 @@ func readConfig(o Options) (configFile, Options, error) {
 // readCaddyfile adapts a Caddyfile as if its global options said what the flags
 // say: where a site listens follows from both.
 func readCaddyfile(o Options, body []byte) (configFile, Options, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		// Half-written, rather than meant: Caddy refuses it too, with "EOF".
+		return configFile{}, o, errors.New("the file is empty")
+	}
 	blocks, err := caddyfile.Parse(o.Config, body)
 	if err != nil {
 		return configFile{}, o, err

@@ -20,7 +20,7 @@ func showRoutes(p *printer, a routesAnswer) error {
 	var rows [][]string
 	var colours []colour
 	for _, r := range a.Routes {
-		row := []string{routeName(r), dash(routeState(r)), dash(owner(r)), backends(r), dash(r.TLS)}
+		row := []string{routeName(r), dash(routeState(r)), dash(owner(r)), backends(r), tlsOf(r)}
 		if since {
 			row = append(row, p.ago(r.Since))
 		}
@@ -81,6 +81,14 @@ func owner(r routeAnswer) string {
 	return strings.Join(parts, "/")
 }
 
+// tlsOf is how the route is encrypted; the answer leaves out what is usual.
+func tlsOf(r routeAnswer) string {
+	if r.TLS == "" && len(r.Hosts) > 0 {
+		return "auto"
+	}
+	return dash(r.TLS)
+}
+
 // backends names the addresses in use, or counts them where there are many.
 func backends(r routeAnswer) string {
 	const most = 2
@@ -122,12 +130,15 @@ func troubles(r routeAnswer) []string {
 		}
 		out = append(out, what+" is refused: "+f.Reason)
 	}
+	if r.State == "error" || r.State == "refused" {
+		return out // no route, so nothing is asked of its containers
+	}
 	for _, e := range r.Endpoints {
 		if e.Ready {
 			continue
 		}
 		what := e.State
-		if e.Detail != "" {
+		if e.Detail != "" && e.Detail != e.State {
 			what = strings.TrimPrefix(what+", "+e.Detail, ", ")
 		}
 		if e.Address == "" && e.Reason != "" {

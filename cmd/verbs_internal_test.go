@@ -224,6 +224,14 @@ func TestEventsStopWithTheirReader(t *testing.T) {
 	}
 }
 
+func TestWhyNeedsAHost(t *testing.T) {
+	for _, args := range [][]string{nil, {""}, {" "}, {"a.test", "b.test"}} {
+		if err := oneHost(new(cobra.Command), args); err == nil {
+			t.Errorf("oneHost(%q) takes it", args)
+		}
+	}
+}
+
 func setUp(t *testing.T, f func(*cobra.Command), args ...string) *cobra.Command {
 	t.Helper()
 	c := new(cobra.Command)

@@ -25,8 +25,14 @@ type Claim struct {
 
 // covers reports whether the claim is about host.
 func (c Claim) covers(host string) bool {
-	return slices.ContainsFunc(c.Domains, func(d string) bool {
-		return HostMatches(d, host) || d == host
+	return slices.ContainsFunc(c.Domains, func(d string) bool { return HostMatches(d, host) })
+}
+
+// below reports whether a route for the wildcard host would serve hosts that the
+// claim is about.
+func (c Claim) below(host string) bool {
+	return strings.HasPrefix(host, "*") && slices.ContainsFunc(c.Domains, func(d string) bool {
+		return host == "*" || wildcardCovers(host, d)
 	})
 }
 
@@ -54,8 +60,11 @@ type hostState struct {
 	record   OwnerRecord
 	claims   []*wanted // that ask for a unit of this host, in order of arrival
 	released time.Time // when the owner's last claim went; zero while it has one
-	loaded   bool      // from a record; not confirmed yet by a claim
-	timer    *time.Timer
+	loaded   bool      // from a record; the owner's source has not told everything yet
+	// away tells since when the group that has a unit does not ask for it.
+	away  map[string]time.Time
+	timer *time.Timer // elects again when a grace time is over
+	due   time.Time   // when timer fires
 }
 
 func (h *hostState) stopTimer() {
@@ -78,26 +87,18 @@ func (r *Registry) LoadOwners(records map[string]OwnerRecord) {
 	}
 }
 
-// adoptOwners starts the grace time of remembered owners that did not show up in
-// the first full report of their source.
-func (r *Registry) adoptOwners() {
-	r.update(func() {
-		now := r.opts.Now()
-		for host, h := range r.hosts {
-			if !h.loaded {
-				continue
-			}
-			engine, _, _ := strings.Cut(h.record.Scope, "/")
-			if s := r.sources[engine]; s == nil || s.view.State != SourceConnected {
-				continue
-			}
-			h.loaded = false
-			if h.released.IsZero() && !r.ownerClaimsLocked(h) {
-				h.released = now
-				r.armLocked(host, h)
-			}
+// adoptOwnersLocked starts the grace time of remembered owners that did not show up
+// in the first full report of their source.
+func (r *Registry) adoptOwnersLocked() {
+	for host, h := range r.hosts {
+		if !h.loaded {
+			continue
 		}
-	})
+		if s := r.sources[h.record.engine()]; s != nil && s.view.State == SourceConnected {
+			h.loaded = false
+			r.electLocked(host)
+		}
+	}
 }
 
 // SettleOwners starts the grace time of remembered owners of engines other than
@@ -105,17 +106,18 @@ func (r *Registry) adoptOwners() {
 func (r *Registry) SettleOwners(engines []string) {
 	r.update(func() {
 		for host, h := range r.hosts {
-			engine, _, _ := strings.Cut(h.record.Scope, "/")
-			if !h.loaded || slices.Contains(engines, engine) {
-				continue
-			}
-			h.loaded = false
-			if !r.ownerClaimsLocked(h) {
-				h.released = r.opts.Now()
-				r.armLocked(host, h)
+			if h.loaded && !slices.Contains(engines, h.record.engine()) {
+				h.loaded = false
+				r.electLocked(host)
 			}
 		}
 	})
+}
+
+// engine is the name of the owner's source.
+func (o OwnerRecord) engine() string {
+	engine, _, _ := strings.Cut(o.Scope, "/")
+	return engine
 }
 
 // regroupLocked lets what an object owns follow it when its group gets another
@@ -172,15 +174,17 @@ func (r *Registry) claimLocked(w *wanted) {
 func (r *Registry) electLocked(host string) {
 	h := r.hosts[host]
 	before := h.record // its map is never changed, only replaced
+	h.stopTimer()
 	r.electScopeLocked(host, h)
 	_, reserved := r.opts.Reserved(host)
-	for _, u := range unitsOfClaims(host, h.claims) {
+	units := unitsOfClaims(host, h.claims)
+	for _, u := range units {
 		var winner *wanted
 		if !reserved {
 			winner = r.electUnitLocked(h, u)
 		}
 		for _, w := range h.claims {
-			i, ok := slices.BinarySearchFunc(w.units, u, compareUnits)
+			i, ok := slices.BinarySearchFunc(w.units, u, Unit.Compare)
 			if !ok {
 				continue
 			}
@@ -190,6 +194,7 @@ func (r *Registry) electLocked(host string) {
 			}
 		}
 	}
+	r.forgetUnitsLocked(host, h, units)
 	if h.record.Scope == "" && len(h.claims) == 0 {
 		h.stopTimer()
 		delete(r.hosts, host)
@@ -205,14 +210,70 @@ func (r *Registry) electLocked(host string) {
 	r.opts.Owned(host, &rec)
 }
 
+// forgetUnitsLocked lets go of units that nobody has asked for in the grace time.
+func (r *Registry) forgetUnitsLocked(host string, h *hostState, units []Unit) {
+	known := 0
+	for _, u := range units {
+		if h.record.Units[u.id()] != "" {
+			known++
+		}
+	}
+	if known == len(h.record.Units) && len(h.away) == 0 {
+		return // mostly: each unit has somebody who asks for it
+	}
+	asked := make(map[string]bool, len(units))
+	for _, u := range units {
+		asked[u.id()] = true
+	}
+	for id := range h.away {
+		if h.record.Units[id] == "" {
+			delete(h.away, id)
+		}
+	}
+	var left map[string]string
+	for id := range h.record.Units {
+		if asked[id] || r.awaitLocked(host, h, id) {
+			continue
+		}
+		if left == nil {
+			left = maps.Clone(h.record.Units)
+		}
+		delete(left, id)
+		delete(h.away, id)
+	}
+	if left != nil {
+		h.record.Units = left
+	}
+}
+
+// awaitLocked reports whether a unit is kept for the group that had it and does not
+// ask for it at the moment.
+func (r *Registry) awaitLocked(host string, h *hostState, id string) bool {
+	if h.loaded {
+		return true // its source has not spoken yet
+	}
+	since, ok := h.away[id]
+	if !ok {
+		since = r.opts.Now()
+		if h.away == nil {
+			h.away = map[string]time.Time{}
+		}
+		h.away[id] = since
+	}
+	if r.opts.Now().Sub(since) >= r.opts.Grace {
+		return false
+	}
+	r.armLocked(host, h, since)
+	return true
+}
+
 // electScopeLocked settles which scope owns the host: the one that does, as long
 // as it claims the host and for the grace time after; then the first that came.
 func (r *Registry) electScopeLocked(host string, h *hostState) {
 	now := r.opts.Now()
 	if h.record.Scope != "" {
 		if r.ownerClaimsLocked(h) {
-			h.released, h.loaded = time.Time{}, false
-			h.stopTimer()
+			h.released = time.Time{}
 			return
 		}
 		if h.loaded {
@@ -222,12 +283,11 @@ func (r *Registry) electScopeLocked(host string, h *hostState) {
 			h.released = now
 		}
 		if now.Sub(h.released) < r.opts.Grace {
-			r.armLocked(host, h)
+			r.armLocked(host, h, h.released)
 			return
 		}
 	}
-	h.record, h.released = OwnerRecord{}, time.Time{}
-	h.stopTimer()
+	h.record, h.released, h.away = OwnerRecord{}, time.Time{}, nil
 	for _, w := range h.claims {
 		if r.mayClaimLocked(host, w) {
 			h.record = OwnerRecord{Scope: w.scope, Since: now.UTC().Truncate(time.Second)}
@@ -240,35 +300,64 @@ func (r *Registry) ownerClaimsLocked(h *hostState) bool {
 	return slices.ContainsFunc(h.claims, func(w *wanted) bool { return w.scope == h.record.Scope })
 }
 
-// armLocked elects again when the grace time of a gone owner is over.
-func (r *Registry) armLocked(host string, h *hostState) {
-	if h.timer != nil || r.closed {
+// armLocked elects again when the grace time of who is gone since then is over.
+func (r *Registry) armLocked(host string, h *hostState, since time.Time) {
+	due := since.Add(r.opts.Grace)
+	if r.closed || h.timer != nil && !due.Before(h.due) {
 		return
 	}
-	h.timer = time.AfterFunc(max(0, r.opts.Grace-r.opts.Now().Sub(h.released)), func() {
+	h.stopTimer()
+	h.due = due
+	h.timer = time.AfterFunc(max(0, due.Sub(r.opts.Now())), func() {
 		r.update(func() {
-			if r.hosts[host] != h {
-				return
+			if r.hosts[host] == h {
+				r.electLocked(host)
 			}
-			h.timer = nil
-			r.electLocked(host)
 		})
 	})
 }
 
 // mayClaimLocked holds w against the operator's claims for host.
 func (r *Registry) mayClaimLocked(host string, w *wanted) bool {
-	about := false
+	return len(r.opts.Claims) == 0 ||
+		slices.ContainsFunc(w.members, func(m *member) bool { return r.mayHaveLocked(host, m.object.Group) })
+}
+
+// mayHaveLocked holds one group against the operator's claims for host. Who may not
+// have the hosts below a wildcard may not have the wildcard, which would serve them
+// while their owners are away, unless a claim gives it the wildcard itself.
+func (r *Registry) mayHaveLocked(host string, g Group) bool {
+	about, below := false, false
 	for _, c := range r.opts.Claims {
-		if !c.covers(host) {
-			continue
-		}
-		about = true
-		if slices.ContainsFunc(w.members, func(m *member) bool { return c.grants(m.object.Group) }) {
-			return true
+		switch {
+		case c.covers(host):
+			if c.grants(g) {
+				return true
+			}
+			about = true
+		case c.below(host) && !c.grants(g):
+			below = true
 		}
 	}
-	return !about
+	return !about && !below
+}
+
+// servesLocked reports whether m may serve what its route was granted: it may share
+// the route of a group that claims let have a host, and not be let itself.
+func (r *Registry) servesLocked(m *member) bool {
+	if len(r.opts.Claims) == 0 {
+		return true
+	}
+	last := ""
+	for i, u := range m.wanted.units { // sorted by host
+		if !m.wanted.granted[i] || u.Host == last {
+			continue
+		}
+		if last = u.Host; !r.mayHaveLocked(u.Host, m.object.Group) {
+			return false
+		}
+	}
+	return true
 }
 
 // invitedLocked reports whether the operator lets w have paths of a host that
@@ -277,42 +366,62 @@ func (r *Registry) invitedLocked(host string, w *wanted) bool {
 	return r.mayClaimLocked(host, w) && slices.ContainsFunc(r.opts.Claims, func(c Claim) bool { return c.covers(host) })
 }
 
+// electUnitLocked gives the claim that has u: one of the group that had it first. A
+// group of the same scope may take over what that one has left, others after the
+// grace time.
 func (r *Registry) electUnitLocked(h *hostState, u Unit) *wanted {
-	id := u.Path + u.Match
+	id := u.id()
+	owner := h.record.Units[id]
 	var claims []*wanted
+	present := false // the owner asks for it, whether it may have it or not
 	split := !slices.ContainsFunc(h.claims, func(w *wanted) bool { return !w.spec.SplitHost })
 	for _, w := range h.claims {
-		if !slices.Contains(w.units, u) || !r.mayClaimLocked(u.Host, w) {
+		if _, asks := slices.BinarySearchFunc(w.units, u, Unit.Compare); !asks {
+			continue
+		}
+		present = present || w.hasGroup(owner)
+		if !r.mayClaimLocked(u.Host, w) {
 			continue
 		}
 		if w.scope == h.record.Scope || split || r.invitedLocked(u.Host, w) {
 			claims = append(claims, w)
 		}
 	}
-	if len(claims) == 0 {
-		if !r.ownerClaimsLocked(h) && h.record.Scope != "" {
-			return nil // the owner may come back within its grace time: keep the record
-		}
-		if _, ok := h.record.Units[id]; ok {
-			h.record.Units = maps.Clone(h.record.Units)
-			delete(h.record.Units, id)
-		}
-		return nil
-	}
-	owner := h.record.Units[id]
 	mine := slices.DeleteFunc(slices.Clone(claims), func(w *wanted) bool { return !w.hasGroup(owner) })
 	if len(mine) == 0 {
+		if owner != "" && !present {
+			next := slices.IndexFunc(claims, func(w *wanted) bool { return inScope(owner, w.scope) })
+			if (h.loaded || next < 0) && r.awaitLocked(u.Host, h, id) {
+				return nil
+			}
+			claims = claims[max(next, 0):]
+		}
+		if len(claims) == 0 {
+			if owner != "" { // asked for by some who may not have it
+				h.record.Units = maps.Clone(h.record.Units)
+				delete(h.record.Units, id)
+				delete(h.away, id)
+			}
+			return nil
+		}
 		mine = claims[:1]
 		units := make(map[string]string, len(h.record.Units)+1)
 		maps.Copy(units, h.record.Units)
 		units[id] = mine[0].members[0].object.Group.String()
 		h.record.Units = units
 	}
+	delete(h.away, id)
 	// several of the owner itself: versions of one service. The one that can serve
 	// wins, then the newer.
 	return slices.MaxFunc(mine, func(a, b *wanted) int {
 		return cmp.Or(cmp.Compare(a.rank(), b.rank()), a.newest().Compare(b.newest()), cmp.Compare(a.first, b.first))
 	})
+}
+
+// inScope reports whether the group with that name belongs to scope.
+func inScope(group, scope string) bool {
+	project, all := strings.CutSuffix(scope, "*")
+	return group == scope || all && strings.HasPrefix(group, project)
 }
 
 func (w *wanted) hasGroup(g string) bool {
@@ -342,11 +451,15 @@ func (r *Registry) refusalLocked(w *wanted, u Unit) string {
 		return fmt.Sprintf("%s is served by %s", u.Host, by)
 	}
 	if !r.mayClaimLocked(u.Host, w) {
-		return fmt.Sprintf("the operator's claims do not let %s use %s", w.scope, u.Host)
+		return fmt.Sprintf(RefusedByClaims+" do not let %s use %s", w.scope, u.Host)
 	}
 	h := r.hosts[u.Host]
 	if h == nil {
 		return ""
+	}
+	owner := h.record.Units[u.id()]
+	if since, ok := h.away[u.id()]; ok && h.released.IsZero() {
+		return fmt.Sprintf("%s%s belongs to %s; that is gone, the path is free in %s", u.Host, u.Path, owner, (r.opts.Grace - r.opts.Now().Sub(since)).Round(time.Second))
 	}
 	if h.record.Scope != w.scope {
 		s := fmt.Sprintf("%s belongs to %s since %s", u.Host, h.record.Scope, h.record.Since.Format(time.RFC3339))
@@ -357,9 +470,10 @@ func (r *Registry) refusalLocked(w *wanted, u Unit) string {
 		}
 		return s
 	}
-	return fmt.Sprintf("%s%s belongs to %s of the same project, with other settings", u.Host, u.Path, h.record.Units[u.Path+u.Match])
+	return fmt.Sprintf("%s%s belongs to %s of the same project, with other settings", u.Host, u.Path, owner)
 }
 
+// unitsOf gives what a route asks for, sorted.
 func unitsOf(route Route) []Unit {
 	paths := route.Paths
 	if len(paths) == 0 {
@@ -382,28 +496,35 @@ func unitsOf(route Route) []Unit {
 			units = append(units, Unit{Host: host, Path: cleanPrefix(p), Match: match})
 		}
 	}
-	slices.SortFunc(units, compareUnits)
+	slices.SortFunc(units, Unit.Compare)
 	return slices.Compact(units)
 }
 
+// unitsOfClaims gives the units of host that claims ask for.
 func unitsOfClaims(host string, claims []*wanted) []Unit {
 	var units []Unit
 	for _, w := range claims {
-		for _, u := range w.units {
-			if u.Host == host {
-				units = append(units, u)
+		at, _ := slices.BinarySearchFunc(w.units, Unit{Host: host}, Unit.Compare)
+		for _, u := range w.units[at:] {
+			if u.Host != host {
+				break
 			}
+			units = append(units, u)
 		}
 	}
 	if len(claims) < 2 {
 		return units
 	}
-	slices.SortFunc(units, compareUnits)
+	slices.SortFunc(units, Unit.Compare)
 	return slices.Compact(units)
 }
 
-func compareUnits(a, b Unit) int {
-	return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Match, b.Match))
+// id tells the units of one host apart.
+func (u Unit) id() string { return u.Path + u.Match }
+
+// Compare orders units by host, path and match.
+func (u Unit) Compare(v Unit) int {
+	return cmp.Or(cmp.Compare(u.Host, v.Host), cmp.Compare(u.Path, v.Path), cmp.Compare(u.Match, v.Match))
 }
 
 // hash is short, and long enough that nobody finds a second text for it.

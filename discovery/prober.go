@@ -105,7 +105,7 @@ func (r *Registry) startProbeLocked(m *member) {
 }
 
 func (r *Registry) probeUntilReady(ctx context.Context, m *member, candidates []Candidate) {
-	start, wait := time.Now(), probeFirst
+	start, wait, dials := time.Now(), probeFirst, r.dials
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -114,7 +114,7 @@ func (r *Registry) probeUntilReady(ctx context.Context, m *member, candidates []
 			return
 		case <-timer.C:
 		}
-		c, err := r.firstAnswer(ctx, candidates)
+		c, err := r.firstAnswer(ctx, dials, candidates)
 		r.update(func() {
 			if ctx.Err() != nil { // overtaken by news
 				return
@@ -133,6 +133,10 @@ func (r *Registry) probeUntilReady(ctx context.Context, m *member, candidates []
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+		dials = r.dials
+		if errors.Is(err, context.DeadlineExceeded) {
+			dials = r.deadDials
+		}
 		most := probeSoon
 		if time.Since(start) > probeHaste {
 			most = probeLate
@@ -142,10 +146,11 @@ func (r *Registry) probeUntilReady(ctx context.Context, m *member, candidates []
 	}
 }
 
-func (r *Registry) firstAnswer(ctx context.Context, candidates []Candidate) (Candidate, error) {
+// firstAnswer dials the candidates in turn, within the bounds of dials.
+func (r *Registry) firstAnswer(ctx context.Context, dials chan struct{}, candidates []Candidate) (Candidate, error) {
 	select {
-	case r.dials <- struct{}{}:
-		defer func() { <-r.dials }()
+	case dials <- struct{}{}:
+		defer func() { <-dials }()
 	case <-ctx.Done():
 		return Candidate{}, ctx.Err()
 	}
@@ -157,10 +162,19 @@ func (r *Registry) firstAnswer(ctx context.Context, candidates []Candidate) (Can
 		if err == nil {
 			return c, nil
 		}
-		errs = append(errs, fmt.Errorf("%s does not answer: %s", c.Address, dialReason(err)))
+		errs = append(errs, &dialError{c.Address, err})
 	}
 	return Candidate{}, errors.Join(errs...)
 }
+
+// dialError says that an address did not answer.
+type dialError struct {
+	address string
+	err     error
+}
+
+func (e *dialError) Error() string { return e.address + " does not answer: " + dialReason(e.err) }
+func (e *dialError) Unwrap() error { return e.err }
 
 // dialReason takes the address, which is said already, off a dial error.
 func dialReason(err error) string {

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -36,7 +38,9 @@ type Registry struct {
 	probes   context.Context
 	endProbe context.CancelFunc
 	probing  sync.WaitGroup
-	dials    chan struct{}
+	// dials bounds the probes under way; deadDials those whose last attempt ended
+	// without an answer, which hold their place for the whole probeTimeout.
+	dials, deadDials chan struct{}
 }
 
 // Options configures a Registry. The zero value of each field means its default.
@@ -59,6 +63,9 @@ type Options struct {
 	// changes, so that it can be remembered; nil means that nobody owns it any
 	// more. It must not block. Default: nothing is remembered.
 	Owned func(host string, rec *OwnerRecord)
+	// SourceChanged is called, with the lock held, when a source can be asked again
+	// or no longer. It must not block. Default: nobody is told.
+	SourceChanged func(SourceView)
 	// Log takes problems and what changes. Default: nothing is logged.
 	Log *slog.Logger
 	// Now is the clock. Default: time.Now.
@@ -123,6 +130,15 @@ type object struct {
 	Object
 	source  *sourceState
 	members []*member // one for each route name, few
+	own     int       // how many of Problems are the labels' own: the others are of refused
+	refused []refused
+}
+
+// refused is a route that Check has refused.
+type refused struct {
+	Route
+	key     string // wantedKey of it
+	problem Problem
 }
 
 func (o *object) member(name string) *member {
@@ -167,6 +183,10 @@ const defaultGrace = time.Minute
 // containers does not open 10,000 sockets at once.
 const dialsAtOnce = 256
 
+// deadDialsAtOnce bounds those among addresses that swallow packets: a container
+// that has just started must not queue behind a network that is down.
+const deadDialsAtOnce = 128
+
 // NewRegistry gives an empty registry. Close it when done.
 func NewRegistry(opts Options) *Registry {
 	if opts.Grace == 0 {
@@ -194,6 +214,9 @@ func NewRegistry(opts Options) *Registry {
 	if opts.Check == nil {
 		opts.Check = func(Route) *Problem { return nil }
 	}
+	if opts.SourceChanged == nil {
+		opts.SourceChanged = func(SourceView) {}
+	}
 	if opts.Owned == nil {
 		opts.Owned = func(string, *OwnerRecord) {}
 	}
@@ -205,6 +228,8 @@ func NewRegistry(opts Options) *Registry {
 		good:    map[string]*lastGood{},
 		touched: map[string]*wanted{},
 		dials:   make(chan struct{}, dialsAtOnce),
+
+		deadDials: make(chan struct{}, deadDialsAtOnce),
 	}
 	r.probes, r.endProbe = context.WithCancel(context.Background())
 	return r
@@ -263,19 +288,36 @@ func (r *Registry) Reelect(claims []Claim, grace time.Duration) {
 		for host := range r.hosts {
 			r.electLocked(host)
 		}
+		maps.Copy(r.touched, r.wanted) // the claims say whose endpoints a route has
 	})
 }
 
-// All passes on every wanted route, as if each had changed: for a consumer that
-// starts with nothing.
-func (r *Registry) All(sink func(*Wanted)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, w := range r.wanted {
-		if w.passed != nil {
-			sink(w.passed)
+// Recheck asks Options.Check again about all routes that it has refused, after
+// what it goes by has changed.
+func (r *Registry) Recheck() {
+	r.update(func() {
+		for _, s := range r.sources {
+			for _, o := range s.objects {
+				if len(o.refused) == 0 {
+					continue
+				}
+				now := o.Object
+				now.Problems, now.Routes, now.Seen = now.Problems[:o.own:o.own], nil, time.Time{}
+				for _, x := range o.refused {
+					now.Routes = append(now.Routes, x.Route)
+				}
+				o.refused = nil // or the answer would be taken from here
+				for _, m := range o.members {
+					if !m.stale {
+						route := *m.route
+						route.Endpoints = []Endpoint{m.endpoint}
+						now.Routes = append(now.Routes, route)
+					}
+				}
+				r.setLocked(s, now)
+			}
 		}
-	}
+	})
 }
 
 type updater struct {
@@ -312,6 +354,7 @@ func (u *updater) Replace(objects []Object) {
 		if u.s.view.State != SourceConnected {
 			u.r.opts.Log.Info("source connected", "source", u.s.name, "objects", len(objects))
 			u.s.view.State, u.s.view.Error, u.s.view.Since = SourceConnected, "", u.r.opts.Now()
+			u.r.opts.SourceChanged(u.s.view)
 		}
 		u.s.view.Lists++
 		keep := make(map[string]bool, len(objects))
@@ -330,19 +373,21 @@ func (u *updater) Replace(objects []Object) {
 		for _, o := range objects {
 			u.r.setLocked(u.s, o)
 		}
+		u.r.adoptOwnersLocked()
 	})
-	u.r.adoptOwners()
 }
 
 func (u *updater) Unknown(err error) {
 	u.r.mu.Lock()
 	defer u.r.mu.Unlock()
 	v := &u.s.view
-	if v.State == SourceConnected || v.Error == "" {
+	news := v.State == SourceConnected || v.Error == ""
+	v.State, v.Error = SourceUnknown, err.Error()
+	if news {
 		u.r.opts.Log.Warn("source cannot be asked, keeping what it last said", "source", u.s.name, "error", err)
 		v.Since = u.r.opts.Now()
+		u.r.opts.SourceChanged(*v)
 	}
-	v.State, v.Error = SourceUnknown, err.Error()
 }
 
 // update runs f with the lock held and passes on what it touched.
@@ -370,7 +415,7 @@ func (r *Registry) flushLocked() {
 			}
 		}
 		if len(w.members) > 0 {
-			c.Route = w.snapshot()
+			c.Route = r.snapshotLocked(w)
 		}
 		if w.passed == nil && c.Route == nil || sameWanted(w.passed, c.Route) {
 			continue
@@ -461,10 +506,19 @@ type checkedRoute struct {
 func (r *Registry) checkedLocked(o *object) []checkedRoute {
 	out := make([]checkedRoute, 0, len(o.Routes))
 	problems := slices.Clone(o.Problems)
+	o.own = len(problems)
+	var no []refused
+	units := 0
 	for _, route := range o.Routes {
-		if p := r.checkLocked(o, route); p != nil {
+		key := wantedKey(o.Group, route)
+		p := tooMany(route, &units)
+		if p == nil {
+			p = r.checkLocked(o, route, key)
+		}
+		if p != nil {
 			p.Route = route.Name
 			problems = append(problems, *p)
+			no = append(no, refused{route, key, *p})
 			continue
 		}
 		c := checkedRoute{Route: &route}
@@ -474,7 +528,7 @@ func (r *Registry) checkedLocked(o *object) []checkedRoute {
 		c.Endpoints = nil
 		out = append(out, c)
 	}
-	o.Problems = problems
+	o.Problems, o.refused = problems, no
 	for _, p := range problems {
 		if slices.ContainsFunc(out, func(c checkedRoute) bool { return c.Name == p.Route }) {
 			continue
@@ -488,13 +542,36 @@ func (r *Registry) checkedLocked(o *object) []checkedRoute {
 	return out
 }
 
-// checkLocked asks whether route can be served, unless it is served already:
-// asking may mean to set it up on trial, and most events change no route.
-func (r *Registry) checkLocked(o *object, route Route) *Problem {
-	if m := o.member(route.Name); m != nil && !m.stale && m.wanted != nil && m.wanted.key == wantedKey(o.Group, route) {
+// checkLocked asks whether route can be served, unless that is known: asking may
+// mean to set it up on trial, and most events change no route.
+func (r *Registry) checkLocked(o *object, route Route, key string) *Problem {
+	if m := o.member(route.Name); m != nil && !m.stale && m.wanted != nil && m.wanted.key == key {
 		return nil
 	}
+	for _, x := range o.refused {
+		if x.Name == route.Name && x.key == key {
+			return &x.problem
+		}
+	}
 	return r.opts.Check(route)
+}
+
+// maxUnits bounds how many units one object may ask for: the hosts of each route
+// times its paths. Each is worth some work at every event of its object, with the
+// lock held, and a label is soon written.
+const maxUnits = 1000
+
+// tooMany counts the units of route in, and refuses it if there are too many.
+func tooMany(route Route, sum *int) *Problem {
+	n := len(route.Hosts) * max(1, len(route.Paths))
+	if *sum+n > maxUnits {
+		return &Problem{
+			Reason: fmt.Sprintf("asks for %d hosts times paths, and one container may have %d in all", n, maxUnits),
+			Hint:   "use a wildcard host or a shorter path",
+		}
+	}
+	*sum += n
+	return nil
 }
 
 func goodKey(g Group, route string) string { return g.String() + "\x00" + route }
@@ -594,8 +671,8 @@ func compareMembers(a, b *member) int {
 	return cmp.Or(cmp.Compare(a.object.Name, b.object.Name), cmp.Compare(a.object.ID, b.object.ID), cmp.Compare(a.route.Name, b.route.Name))
 }
 
-// snapshot gives w as it is to be passed on.
-func (w *wanted) snapshot() *Wanted {
+// snapshotLocked gives w as it is to be passed on.
+func (r *Registry) snapshotLocked(w *wanted) *Wanted {
 	out := &Wanted{Key: w.key, Spec: w.spec}
 	for i, u := range w.units {
 		if w.granted[i] {
@@ -604,6 +681,9 @@ func (w *wanted) snapshot() *Wanted {
 	}
 	best := -1
 	for _, m := range w.members {
+		if !r.servesLocked(m) {
+			continue
+		}
 		if m.probe.address != "" {
 			out.Ready = append(out.Ready, m.probe.address)
 		}

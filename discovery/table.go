@@ -217,11 +217,10 @@ func (l *ruleList[T]) match(path string, r *http.Request) *Rule[T] {
 				}
 			}
 		}
-		i := strings.LastIndexByte(p, '/')
-		if i < 0 {
-			return nil
+		if p == "" {
+			return nil // that was the root
 		}
-		p = p[:i]
+		p = p[:max(0, strings.LastIndexByte(p, '/'))] // "*", of OPTIONS, has none
 	}
 }
 

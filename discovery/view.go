@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,9 @@ type RouteView struct {
 	LastGood bool `json:"last_good"`
 }
 
+// RefusedByClaims begins the reason of a refusal that no other owner is behind.
+const RefusedByClaims = "the operator's claims"
+
 // Refusal says why a unit was not granted.
 type Refusal struct {
 	Unit
@@ -92,20 +96,26 @@ func (r *Registry) Sources() []SourceView {
 
 // Routes describes all wanted routes and all objects with wrong labels, sorted by
 // host and path.
-func (r *Registry) Routes() []RouteView { return r.views(func(RouteView) bool { return true }) }
+func (r *Registry) Routes() []RouteView {
+	return r.views(func(*wanted) bool { return true }, func(RouteView) bool { return true })
+}
 
 // RoutesFor describes what has to do with host: the routes that ask for it or
 // would serve it, and the objects whose labels mention it.
 func (r *Registry) RoutesFor(host string) []RouteView {
-	return r.views(func(v RouteView) bool {
-		if slices.ContainsFunc(v.Hosts, func(h string) bool { return h == host || wildcardCovers(h, host) }) {
+	asks := func(hosts []string) bool {
+		return slices.ContainsFunc(hosts, func(h string) bool { return h == host || wildcardCovers(h, host) })
+	}
+	mentions := func(text string) bool { return strings.Contains(strings.ToLower(text), host) }
+	return r.views(func(w *wanted) bool {
+		return asks(w.spec.Hosts) || slices.ContainsFunc(w.members, func(m *member) bool { return len(m.object.Problems) > 0 })
+	}, func(v RouteView) bool {
+		if asks(v.Hosts) || slices.ContainsFunc(v.Problems, func(p Problem) bool { return mentions(p.Value) }) {
 			return true
 		}
-		return slices.ContainsFunc(v.Problems, func(p Problem) bool {
-			return strings.Contains(strings.ToLower(p.Value), host)
-		}) || slices.ContainsFunc(v.Endpoints, func(e EndpointView) bool {
+		return len(v.Problems) > 0 && slices.ContainsFunc(v.Endpoints, func(e EndpointView) bool {
 			for _, l := range e.Labels {
-				if len(v.Problems) > 0 && strings.Contains(strings.ToLower(l), host) {
+				if mentions(l) {
 					return true
 				}
 			}
@@ -148,7 +158,10 @@ func (w *wanted) state() string {
 	return "refused"
 }
 
-func (r *Registry) views(keep func(RouteView) bool) []RouteView {
+// views describes the wanted routes that may matter and the broken objects, as far as
+// they are to be kept. It holds up all events: mayMatter is asked before the work is
+// done.
+func (r *Registry) views(mayMatter func(*wanted) bool, keep func(RouteView) bool) []RouteView {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := []RouteView{}
@@ -158,7 +171,9 @@ func (r *Registry) views(keep func(RouteView) bool) []RouteView {
 		}
 	}
 	for _, w := range r.wanted {
-		add(r.viewLocked(w))
+		if mayMatter(w) {
+			add(r.viewLocked(w))
+		}
 	}
 	for _, s := range r.sources {
 		for _, o := range s.objects {
@@ -192,7 +207,11 @@ func (r *Registry) viewLocked(w *wanted) RouteView {
 	}
 	v.State = w.state()
 	for _, m := range w.members {
-		v.Endpoints = append(v.Endpoints, m.view())
+		e := m.view()
+		if !r.servesLocked(m) {
+			e.Ready, e.Detail = false, fmt.Sprintf("the operator's claims do not let %s use the host", m.object.Group)
+		}
+		v.Endpoints = append(v.Endpoints, e)
 		v.Stale = v.Stale || m.object.source.view.State == SourceUnknown
 		v.LastGood = v.LastGood || m.stale
 		for _, p := range m.object.Problems {
@@ -221,6 +240,9 @@ func (m *member) view() EndpointView {
 
 // brokenView describes the problems of o that no route of its shows.
 func brokenView(s *sourceState, o *object) (RouteView, bool) {
+	if len(o.Problems) == 0 {
+		return RouteView{}, false
+	}
 	v := RouteView{
 		Group: o.Group, Source: s.name, Object: o.Name, State: "error",
 		Hosts: []string{}, Paths: []string{}, Granted: []Unit{}, Refused: []Refusal{}, Problems: []Problem{},
