@@ -302,6 +302,28 @@ func TestWhyCatchAll(t *testing.T) {
 	t.Error("there is no certificate step")
 }
 
+// What a certificate fails of says what to do; ports are beside the point where
+// nobody was asked.
+func TestWhyCertificateHint(t *testing.T) {
+	w := newWorld(t, nil)
+	o := object("wild", discovery.Route{Hosts: []string{"*.wild.example.org"}}, backend(t, "wild"))
+	plain := off("*.wild.example.org")
+	plain.Name, plain.Paths = "plain", []string{"/plain"}
+	o.Routes = append(o.Routes, plain)
+	w.up().Set(o)
+	s, _ := current()
+	eventually(t, "the route serves", func() bool { return s.registry.Count()["serving"] > 0 })
+	for _, step := range s.why("*.wild.example.org").Steps {
+		if step.Title == "Certificate" {
+			if step.State != "bad" || !strings.Contains(step.Text, "DNS challenge") || strings.Contains(step.Hint, "80") {
+				t.Errorf("certificate step = %+v, want that it needs a DNS challenge, and no word of ports", step)
+			}
+			return
+		}
+	}
+	t.Error("there is no certificate step")
+}
+
 func TestCleanHost(t *testing.T) {
 	for in, want := range map[string]string{
 		"app.localhost":                 "app.localhost",

@@ -203,3 +203,35 @@ func TestWildcardSiteIsReserved(t *testing.T) {
 		}
 	}
 }
+
+// TestOnlyTheContainersRefusalIsTriedAgain: where the snippet passes the answer of the
+// container on to another server, and that one refuses, the container has had the
+// request already.
+func TestOnlyTheContainersRefusalIsTriedAgain(t *testing.T) {
+	dead := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	w := newWorld(t, func(app map[string]any) { app["allow_upstreams"] = []string{dead} })
+	up := w.up()
+	var had atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		had.Add(1)
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer srv.Close()
+	route := off("app.test")
+	route.Caddyfile = "reverse_proxy {\n@later status 202\nhandle_response @later {\nreverse_proxy " + dead + "\n}\n}"
+	route.Hold = 100 * time.Millisecond
+	up.Set(object("app", route, srv.Listener.Addr().String()))
+	s, err := current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "served", func() bool { return s.registry.Count()["serving"] == 1 })
+	resp, err := w.client.Post("http://app.test/", "text/plain", strings.NewReader("order"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if n := had.Load(); resp.StatusCode != http.StatusBadGateway || n != 1 {
+		t.Errorf("status %d, and the container had the request %d times, want 502 and once", resp.StatusCode, n)
+	}
+}

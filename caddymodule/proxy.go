@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -105,7 +107,7 @@ func (a *attempt) done() {
 // again reports whether err leaves the request fit for another try: no
 // connection to the container came about, or there was no address to try.
 func (a *attempt) again(err error) bool {
-	return err != nil && (a.missed || a.picked != nil && isDialError(err))
+	return err != nil && (a.missed || a.picked != nil && isDialError(err, a.picked.address))
 }
 
 // Upstreams is the upstream source of the container behind a route: it gives the
@@ -187,11 +189,19 @@ func newPlainProxy(ctx caddy.Context, scheme string) (*chain, error) {
 	return c, nil
 }
 
-// isDialError reports whether err means that no connection to the upstream came
-// about: nothing of the request has been sent, it may be tried again.
-func isDialError(err error) bool {
+// isDialError reports whether err means that no connection to address came about:
+// nothing of the request has been sent, it may be tried again. A snippet may dial
+// other servers when the container has had the request already; which one refused
+// can only be read, since Caddy's error hides the one it holds.
+func isDialError(err error, address string) bool {
 	var dial reverseproxy.DialError
-	return errors.As(err, &dial)
+	if !errors.As(err, &dial) {
+		return false
+	}
+	if _, err := netip.ParseAddrPort(address); err != nil {
+		return true // a name, that of a remote engine: the error has what it stands for
+	}
+	return strings.Contains(dial.Error(), address+":")
 }
 
 // Interface guards

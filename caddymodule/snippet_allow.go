@@ -171,7 +171,7 @@ var snippetReservedVars = []string{
 // them in full.
 var snippetPlaceholders = []string{
 	"http.auth.user.id",
-	"http.error", "http.error.id", "http.error.message", "http.error.status_code", "http.error.status_text", "http.error.trace",
+	"http.error", "http.error.id", "http.error.message", "http.error.status_code", "http.error.status_text",
 	"http.request.duration", "http.request.duration_ms",
 	"http.request.host", "http.request.hostport", "http.request.port", "http.request.method",
 	"http.request.orig_method", "http.request.orig_uri", "http.request.orig_uri.path", "http.request.orig_uri.path.dir", "http.request.orig_uri.path.file",

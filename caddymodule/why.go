@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,7 +43,7 @@ func (s *State) why(host string) Why {
 	for _, src := range s.registry.Sources() {
 		if src.State != discovery.SourceConnected {
 			y.add("Source", "wait", "check that it runs and that this program may use its socket",
-				"%s cannot be asked since %s: %s; what it said last stays in force", src.Name, src.Since.UTC().Format(time.RFC3339), cmpOr(src.Error, "it has not answered yet"))
+				"%s cannot be asked since %s: %s; what it said last stays in force", src.Name, src.Since.UTC().Format(time.RFC3339), cmp.Or(src.Error, "it has not answered yet"))
 		}
 	}
 	views := s.views(s.registry.RoutesFor(host))
@@ -66,13 +67,6 @@ func (s *State) why(host string) Why {
 		s.whyRequests(&y, granted)
 	}
 	return y
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 func (s *State) whyNobody(y *Why, host string) {
@@ -103,7 +97,7 @@ func (s *State) whyLabels(y *Why, v discovery.RouteView) {
 	if v.Group.Project != "" {
 		who += " (" + v.Group.Project + "/" + v.Group.Service + ")"
 	}
-	y.add("Labels", "ok", "", "%s of %s asks for %s", who, v.Source, cmpOr(strings.Join(v.Hosts, ", "), "a route, with labels that cannot be used"))
+	y.add("Labels", "ok", "", "%s of %s asks for %s", who, v.Source, cmp.Or(strings.Join(v.Hosts, ", "), "a route, with labels that cannot be used"))
 	step := &y.Steps[len(y.Steps)-1]
 	step.Data = labels
 	if len(v.Hosts) == 0 {
@@ -155,7 +149,7 @@ func (s *State) whyAddress(y *Why, v discovery.RouteView) {
 			if e.State == discovery.Running {
 				state = "bad" // waiting does not give it an address
 			}
-			y.add("Address", state, "", "%s is %s: %s", e.Object, e.State, cmpOr(e.Detail, "it has no address"))
+			y.add("Address", state, "", "%s is %s: %s", e.Object, e.State, cmp.Or(e.Detail, "it has no address"))
 		default:
 			hint := ""
 			if e.State == discovery.Unhealthy {
@@ -180,7 +174,7 @@ func stateOf(s discovery.State) string {
 }
 
 func (s *State) whyCertificate(y *Why, host string, views []discovery.RouteView) {
-	if slices.ContainsFunc(views, func(v discovery.RouteView) bool { return v.TLS == "off" }) {
+	if !slices.ContainsFunc(views, func(v discovery.RouteView) bool { return v.TLS != "off" }) {
 		y.add("Certificate", "info", "", "TLS is off for this route")
 		return
 	}
@@ -204,7 +198,11 @@ func (s *State) whyCertificate(y *Why, host string, views []discovery.RouteView)
 		if !st.NextTry.IsZero() {
 			text += "; next try at " + st.NextTry.UTC().Format(time.RFC3339)
 		}
-		y.add("Certificate", "bad", "check that the name points here and that ports 80 and 443 are reachable from the internet", "%s by %s: %s", st.State, st.Class, text)
+		hint := st.Hint
+		if hint == "" && st.Attempts > 0 && st.Class != classInternal {
+			hint = "check that the name points here and that ports 80 and 443 are reachable from the internet"
+		}
+		y.add("Certificate", "bad", hint, "%s by %s: %s", st.State, st.Class, text)
 	case st.CoveredBy != "":
 		y.add("Certificate", "ok", "", "covered by the certificate of %s", st.CoveredBy)
 	case !st.NotAfter.IsZero():
@@ -232,29 +230,9 @@ func (s *State) whyRequests(y *Why, views []discovery.RouteView) {
 func nearest(word string, candidates []string) string {
 	best, at := "", 3
 	for _, c := range candidates {
-		if d := distance(word, c); d < at {
+		if d := editDistance(word, c, at); d < at {
 			best, at = c, d
 		}
 	}
 	return best
-}
-
-// distance counts insertions, deletions and substitutions (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			prev, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, prev+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -76,14 +76,14 @@ func (s *sshd) start() {
 	if os.Getuid() == 0 { // sshd gives up its rights in there
 		s.must(os.MkdirAll("/run/sshd", 0o755))
 	}
-	s.cmd = exec.Command(s.bin, "-D", "-e", "-f", s.path("sshd_config")) //nolint:noctx // stop ends it
+	s.cmd = exec.Command(s.bin, "-D", "-e", "-f", s.path("sshd_config"))
 	s.cmd.Stderr = os.Stderr
 	s.must(s.cmd.Start())
 	s.t.Cleanup(s.stop)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
-		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", s.port)) //nolint:noctx // loopback answers at once
+		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", s.port))
 		if err == nil {
 			_ = c.Close()
 			return
