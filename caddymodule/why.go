@@ -87,7 +87,8 @@ func (s *State) whyLabels(y *Why, v discovery.RouteView) {
 	labels := map[string]any{}
 	for _, e := range v.Endpoints {
 		for k, val := range e.Labels {
-			if strings.Contains(k, "caddyfile") { // long, and may hold password hashes
+			// a snippet may hold password hashes, and its key may be misspelt
+			if strings.Contains(k, "caddyfile") || len(val) > 100 || strings.ContainsAny(val, "\n{$") {
 				val = fmt.Sprintf("(%d bytes)", len(val))
 			}
 			labels[k] = val

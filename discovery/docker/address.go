@@ -77,8 +77,9 @@ func (a *answer) add(host string, port int, format string, args ...any) {
 // only where there is none.
 func (a *answer) find() (problem string) {
 	switch {
-	case a.c.mode == "none":
-		return fmt.Sprintf("network_mode is none: attach it to a network with \"docker network connect <network> %s\"", a.c.name)
+	case a.c.mode == "none" && !slices.ContainsFunc(a.c.networks, func(n attachment) bool { return n.name != "none" && n.addr().IsValid() }):
+		// the mode stays what it was made with, whatever it is attached to later
+		return fmt.Sprintf("network_mode is none: attach it to a network with \"docker network disconnect none %[1]s && docker network connect <network> %[1]s\"", a.c.name)
 	case a.c.mode == "host":
 		return a.hostMode()
 	case a.net == nil:

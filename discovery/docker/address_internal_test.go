@@ -88,6 +88,7 @@ func TestEndpointFor(t *testing.T) {
 		{name: "host mode from a container without a way out", at: place{inside: true}, c: facts{mode: "host"}, problem: "cannot reach: attach our container to a bridge network"},
 		{name: "host mode, remote", at: remote, c: facts{mode: "host"}, want: []string{"nas.lan:80"}},
 		{name: "mode none", at: host, c: facts{name: "one", mode: "none"}, problem: `docker network connect <network> one`},
+		{name: "mode none, attached later", at: host, c: facts{name: "one", mode: "none", networks: []attachment{on("web", "10.1.0.2")}}, want: []string{"10.1.0.2:80"}},
 
 		{name: "another's network", at: host, net: &vpn, c: facts{mode: "container:x"}, want: []string{"10.1.0.9:80", "127.0.0.1:9080"}, reason: `(it uses the network of container "vpn")`},
 		{name: "another's network, inside", at: inside, net: &vpn, c: facts{mode: "container:x"}, want: []string{"10.1.0.9:80", "10.1.0.1:9080"}},

@@ -10,10 +10,13 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/cli/cli/connhelper"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
@@ -154,9 +157,18 @@ func (ep endpoint) dial(ctx context.Context, version string) (*connection, error
 		if err != nil {
 			return nil, err
 		}
+		far, err := url.Parse(ep.url)
+		if err != nil {
+			return nil, err
+		}
+		transport := &http.Transport{
+			DialContext:     helper.Dialer,
+			MaxConnsPerHost: sshConns, MaxIdleConnsPerHost: sshConns, IdleConnTimeout: sshIdle,
+		}
 		opts = append(opts,
-			client.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: helper.Dialer}, CheckRedirect: client.CheckRedirect}),
-			client.WithHost(helper.Host), client.WithDialContext(helper.Dialer))
+			client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}),
+			// The helper's own host is a placeholder that would turn up in errors.
+			client.WithHost("http://"+far.Host), client.WithDialContext(helper.Dialer))
 	} else {
 		switch {
 		case ep.fromEnv:
@@ -207,6 +219,17 @@ func (ep endpoint) dial(ctx context.Context, version string) (*connection, error
 // oldestAPI is the oldest API version that is supported: Docker 20.10's.
 const oldestAPI = "1.41"
 
+const (
+	// sshConns is how many ssh connections there are at most, one of them for events.
+	// Each is a process and a login, and sshd by default begins to turn logins away,
+	// anybody's, once ten are under way (MaxStartups). What is asked for beyond that
+	// waits for one that is free.
+	sshConns = 6
+	// sshIdle is how long one is kept that is of no use at the moment. It is longer
+	// than idleCheck, so that a quiet engine does not cost a login each time.
+	sshIdle = time.Minute
+)
+
 // readOnly lets through GET on the six paths of the package documentation and
 // nothing else: what is not asked for needs no permission, and a bug cannot
 // change anything.
@@ -248,10 +271,16 @@ func hint(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission), os.IsPermission(err), strings.Contains(text, "permission denied"):
 		return fmt.Errorf("%w (add this user to the group that owns the socket, usually \"docker\", or run as root)", err)
-	case strings.Contains(text, "403") || strings.Contains(text, "Forbidden"):
+	case errdefs.IsPermissionDenied(err), strings.Contains(text, "Forbidden"):
 		return fmt.Errorf("%w (a socket proxy in front of Docker must allow GET on /_ping, /events, /containers and /networks)", err)
 	case strings.Contains(text, "Cannot connect to the Docker daemon"), strings.Contains(text, "no such file"):
 		return fmt.Errorf("%w (install or start Docker, or name its endpoint)", err)
+	case strings.Contains(text, "Permission denied (publickey"): // what follows is ssh's
+		return fmt.Errorf("%w (give that user a key that the ssh command of this one can use without a passphrase or with an agent)", err)
+	case strings.Contains(text, "Host key verification failed"):
+		return fmt.Errorf("%w (connect once by hand with the ssh command, as this user, so that it knows the machine's key)", err)
+	case errors.Is(err, exec.ErrNotFound), strings.Contains(text, exec.ErrNotFound.Error()):
+		return fmt.Errorf("%w (install the OpenSSH client, or use a tcp:// endpoint with TLS)", err)
 	}
 	return err
 }

@@ -129,6 +129,9 @@ func TestHint(t *testing.T) {
 		{"permission denied while trying to connect to the Docker daemon socket", "group that owns the socket"},
 		{"Error response from daemon: 403 Forbidden", "must allow GET on"},
 		{"Cannot connect to the Docker daemon at unix:///x", "start Docker"},
+		{"exit status 255: stderr=me@nas: Permission denied (publickey).", "without a passphrase"},
+		{"exit status 255: stderr=Host key verification failed.", "connect once by hand"},
+		{`exec: "ssh": executable file not found in $PATH`, "OpenSSH client"},
 	}
 	for _, tt := range tests {
 		in := errors.New(tt.err)
@@ -137,8 +140,10 @@ func TestHint(t *testing.T) {
 			t.Errorf("hint(%q) = %q, want it to contain %q", tt.err, got, tt.want)
 		}
 	}
-	if got := hint(fs.ErrClosed); got.Error() != fs.ErrClosed.Error() {
-		t.Errorf("hint of what has no remedy = %v, want it as it is", got)
+	for _, plain := range []error{fs.ErrClosed, errors.New(`Get "http://x/v1.51/events?since=1764030403.403": EOF`)} {
+		if got := hint(plain); got.Error() != plain.Error() {
+			t.Errorf("hint of what has no remedy = %v, want it as it is", got)
+		}
 	}
 }
 

@@ -37,7 +37,8 @@ func newRealEngine(t *testing.T) *realEngine {
 	if host == "" {
 		t.Skip("DOCKER_TEST_HOST names no Docker Engine")
 	}
-	cli, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+	// An engine may want more than this client would offer by itself.
+	cli, err := client.NewClientWithOpts(client.WithHost(host), client.WithVersion(os.Getenv("DOCKER_MIN_API_VERSION")), client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
 	}
