@@ -34,8 +34,9 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 	handle := func(f func(*State, http.ResponseWriter, *http.Request) error) caddy.AdminHandler {
 		return guarded(func(w http.ResponseWriter, r *http.Request) error {
 			s, err := current()
-			if err != nil {
-				return err
+			var problem apiProblem
+			if errors.As(err, &problem) {
+				return fail(w, http.StatusServiceUnavailable, problem, "")
 			}
 			return f(s, w, r)
 		})
@@ -75,9 +76,7 @@ func guarded(f caddy.AdminHandlerFunc) caddy.AdminHandler {
 //go:embed openapi.json
 var openAPI []byte
 
-// apiProblem is an error with what to do about it. Caddy answers
-// {"error": "…"}, so the hint is part of the text; its own fields go into the
-// headers that the verbs read.
+// apiProblem is an error with what to do about it; fail answers with it.
 type apiProblem struct {
 	Message string
 	Hint    string

@@ -49,6 +49,10 @@ func TestAPIWithoutConfig(t *testing.T) {
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("status = %d, want 503", resp.StatusCode)
 	}
+	var answer map[string]string
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer["error"] == "" || answer["hint"] == "" {
+		t.Errorf("answer = %v, %v, want an error and a hint", answer, err)
+	}
 }
 
 // populate makes a world in which every kind of answer has something to say.

@@ -287,11 +287,6 @@ func (a *App) Start() error {
 	a.state.registry.Reelect(a.Claims, time.Duration(a.OwnerGrace))
 	a.state.registry.Recheck()
 	a.state.reconcileSources()
-	engines := make([]string, len(a.sources))
-	for i, src := range a.sources {
-		engines[i] = src.name
-	}
-	a.state.registry.SettleOwners(engines)
 	a.state.journal.add(Event{Kind: "config", Text: "loaded"})
 	return nil
 }

@@ -231,6 +231,18 @@ func (t *TLS) unmarshalIssuer(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// noOptions parses a module that takes neither arguments nor options.
+func noOptions(d *caddyfile.Dispenser) error {
+	d.Next() // the name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(0) {
+		return d.Errf("unrecognized option %q", d.Val())
+	}
+	return nil
+}
+
 func parseText(d *caddyfile.Dispenser, out *string) error {
 	if *out != "" || !d.Args(out) || d.NextArg() {
 		return d.ArgErr()

@@ -54,14 +54,7 @@ func (m *CertManager) Cleanup() error {
 //
 //	get_certificate dentropy
 func (m *CertManager) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(0) {
-		return d.Errf("unrecognized option %q", d.Val())
-	}
-	return nil
+	return noOptions(d)
 }
 
 // Get gives the certificate for a handshake, nil if there is none. A name whose

@@ -92,14 +92,7 @@ func (p *Permission) Cleanup() error {
 //
 //	permission dentropy
 func (p *Permission) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(0) {
-		return d.Errf("unrecognized option %q", d.Val())
-	}
-	return nil
+	return noOptions(d)
 }
 
 // permissionProvisioned reports whether the config of ctx has our permission

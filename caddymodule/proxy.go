@@ -139,11 +139,7 @@ func (Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error)
 //
 //	dynamic dentropy
 func (*Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next()
-	if d.NextArg() || d.NextBlock(0) {
-		return d.ArgErr()
-	}
-	return nil
+	return noOptions(d)
 }
 
 // proxyConfig is the JSON of a reverse_proxy to the container, for each scheme

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -143,8 +144,7 @@ func (c *chain) release() {
 func (c *chain) destroy() {
 	c.once.Do(func() {
 		defer close(c.done)
-		defer func() { _ = recover() }() // a plugin's Cleanup must not end the program
-		c.cancel()
+		cancelSafely(c.cancel)
 	})
 }
 
@@ -232,8 +232,13 @@ func (s *State) buildChain(app *App, spec *discovery.Route) (c *chain, err error
 	return c, nil
 }
 
+// cancelSafely cleans up: a plugin that panics meanwhile must not end the program.
 func cancelSafely(cancel func()) {
-	defer func() { _ = recover() }() // see destroy
+	defer func() {
+		if p := recover(); p != nil {
+			slog.New(lateLog{}).Error("panic while cleaning up a route", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
 	cancel()
 }
 

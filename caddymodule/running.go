@@ -1,10 +1,6 @@
 package caddymodule
 
-import (
-	"net/http"
-
-	"github.com/caddyserver/caddy/v2"
-)
+import "github.com/caddyserver/caddy/v2"
 
 // pool holds the state while any config refers to it: it survives reloads and
 // ends with the last config that has our app or one of our modules.
@@ -28,15 +24,15 @@ func releaseState() error {
 }
 
 // current gives the state of the running config, for callers that live outside a
-// config, such as the admin API.
+// config, such as the admin API. Its error is an apiProblem.
 func current() (*State, error) {
 	var s *State
 	pool.Range(func(_, v any) bool { s, _ = v.(*State); return false })
 	if s == nil || s.newest.Load() == nil {
-		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: apiProblem{
+		return nil, apiProblem{
 			Message: "no config with the dentropy app is running",
 			Hint:    "start one with: dentropy up",
-		}}
+		}
 	}
 	return s, nil
 }

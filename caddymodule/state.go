@@ -447,13 +447,15 @@ func (s *State) reconcileSources() {
 	for _, name := range forget {
 		s.registry.Forget(name)
 	}
+	names := slices.Sorted(maps.Keys(want))
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(want)) {
+	for _, name := range names {
 		if s.sources[name] == nil {
 			s.startLocked(want[name])
 		}
 	}
+	s.mu.Unlock()
+	s.registry.SettleOwners(names)
 }
 
 // startLocked watches src until it is cancelled. The registry hands out its

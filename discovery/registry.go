@@ -3,8 +3,6 @@ package discovery
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -89,34 +87,6 @@ type Change struct {
 	Seen time.Time
 }
 
-// Wanted is one route to be served: what a project asks for, the units that it
-// was granted, and the addresses of all its replicas. It is never changed once
-// passed on.
-type Wanted struct {
-	Key string
-	// Spec is the same pointer as before as long as nothing but units or endpoints
-	// changed.
-	Spec *Route
-	// Units are those granted, sorted. They may be fewer than asked for.
-	Units []Unit
-	// Ready are the addresses that answer, sorted.
-	Ready []string
-	// State, Detail, Object and Since tell of the object that is nearest to
-	// serving, for the page that is shown while there is no ready address.
-	State  State
-	Detail string
-	Object string
-	Since  time.Time
-}
-
-// Unit is the smallest thing that is owned.
-type Unit struct {
-	Host string `json:"host"`
-	Path string `json:"path"`
-	// Match is the matcher in canonical form; "" for none.
-	Match string `json:"match,omitempty"`
-}
-
 type sourceState struct {
 	name    string
 	objects map[string]*object
@@ -132,13 +102,6 @@ type object struct {
 	members []*member // one for each route name, few
 	own     int       // how many of Problems are the labels' own: the others are of refused
 	refused []refused
-}
-
-// refused is a route that Check has refused.
-type refused struct {
-	Route
-	key     string // wantedKey of it
-	problem Problem
 }
 
 func (o *object) member(name string) *member {
@@ -159,22 +122,6 @@ type member struct {
 	stale    bool // an earlier version of the route goes on, its labels are wrong now
 	probe    probe
 	seen     time.Time // of the event whose effect has not been passed on yet
-}
-
-type wanted struct {
-	key     string
-	scope   string
-	spec    *Route
-	members []*member // sorted by object name, then id
-	units   []Unit    // asked for, sorted
-	granted []bool    // which of units it has
-	first   int64     // order of arrival
-	passed  *Wanted
-}
-
-type lastGood struct {
-	route *Route
-	users int // objects of the group that are known
 }
 
 const defaultGrace = time.Minute
@@ -320,76 +267,6 @@ func (r *Registry) Recheck() {
 	})
 }
 
-type updater struct {
-	r *Registry
-	s *sourceState
-}
-
-func (u *updater) Set(o Object) {
-	u.r.update(func() {
-		if u.s.gone {
-			return
-		}
-		u.s.view.Events++
-		u.s.view.LastEvent = u.r.opts.Now()
-		u.r.setLocked(u.s, o)
-	})
-}
-
-func (u *updater) Delete(id string) {
-	u.r.update(func() {
-		u.s.view.Events++
-		u.s.view.LastEvent = u.r.opts.Now()
-		if o := u.s.objects[id]; o != nil {
-			u.r.deleteLocked(o)
-		}
-	})
-}
-
-func (u *updater) Replace(objects []Object) {
-	u.r.update(func() {
-		if u.s.gone {
-			return
-		}
-		if u.s.view.State != SourceConnected {
-			u.r.opts.Log.Info("source connected", "source", u.s.name, "objects", len(objects))
-			u.s.view.State, u.s.view.Error, u.s.view.Since = SourceConnected, "", u.r.opts.Now()
-			u.r.opts.SourceChanged(u.s.view)
-		}
-		u.s.view.Lists++
-		keep := make(map[string]bool, len(objects))
-		for _, o := range objects {
-			keep[o.ID] = true
-		}
-		for id, o := range u.s.objects {
-			if !keep[id] {
-				u.r.deleteLocked(o)
-			}
-		}
-		// the older first, ties by name, so that the older gets a contested host
-		slices.SortStableFunc(objects, func(a, b Object) int {
-			return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
-		})
-		for _, o := range objects {
-			u.r.setLocked(u.s, o)
-		}
-		u.r.adoptOwnersLocked()
-	})
-}
-
-func (u *updater) Unknown(err error) {
-	u.r.mu.Lock()
-	defer u.r.mu.Unlock()
-	v := &u.s.view
-	news := v.State == SourceConnected || v.Error == ""
-	v.State, v.Error = SourceUnknown, err.Error()
-	if news {
-		u.r.opts.Log.Warn("source cannot be asked, keeping what it last said", "source", u.s.name, "error", err)
-		v.Since = u.r.opts.Now()
-		u.r.opts.SourceChanged(*v)
-	}
-}
-
 // update runs f with the lock held and passes on what it touched.
 func (r *Registry) update(f func()) {
 	r.mu.Lock()
@@ -495,225 +372,9 @@ func (r *Registry) setLocked(s *sourceState, now Object) {
 	}
 }
 
-type checkedRoute struct {
-	*Route
-	endpoint Endpoint
-	stale    bool
-}
-
-// checkedLocked gives the routes that o shall have: those it asks for if they can
-// be served, and the last good version of those whose labels are wrong.
-func (r *Registry) checkedLocked(o *object) []checkedRoute {
-	out := make([]checkedRoute, 0, len(o.Routes))
-	problems := slices.Clone(o.Problems)
-	o.own = len(problems)
-	var no []refused
-	units := 0
-	for _, route := range o.Routes {
-		key := wantedKey(o.Group, route)
-		p := tooMany(route, &units)
-		if p == nil {
-			p = r.checkLocked(o, route, key)
-		}
-		if p != nil {
-			p.Route = route.Name
-			problems = append(problems, *p)
-			no = append(no, refused{route, key, *p})
-			continue
-		}
-		c := checkedRoute{Route: &route}
-		if len(route.Endpoints) > 0 {
-			c.endpoint = route.Endpoints[0]
-		}
-		c.Endpoints = nil
-		out = append(out, c)
-	}
-	o.Problems, o.refused = problems, no
-	for _, p := range problems {
-		if slices.ContainsFunc(out, func(c checkedRoute) bool { return c.Name == p.Route }) {
-			continue
-		}
-		good := r.good[goodKey(o.Group, p.Route)]
-		if good == nil || o.Resolve == nil {
-			continue
-		}
-		out = append(out, checkedRoute{Route: good.route, endpoint: o.Resolve(*good.route), stale: true})
-	}
-	return out
-}
-
-// checkLocked asks whether route can be served, unless that is known: asking may
-// mean to set it up on trial, and most events change no route.
-func (r *Registry) checkLocked(o *object, route Route, key string) *Problem {
-	if m := o.member(route.Name); m != nil && !m.stale && m.wanted != nil && m.wanted.key == key {
-		return nil
-	}
-	for _, x := range o.refused {
-		if x.Name == route.Name && x.key == key {
-			return &x.problem
-		}
-	}
-	return r.opts.Check(route)
-}
-
-// maxUnits bounds how many units one object may ask for: the hosts of each route
-// times its paths. Each is worth some work at every event of its object, with the
-// lock held, and a label is soon written.
-const maxUnits = 1000
-
-// tooMany counts the units of route in, and refuses it if there are too many.
-func tooMany(route Route, sum *int) *Problem {
-	n := len(route.Hosts) * max(1, len(route.Paths))
-	if *sum+n > maxUnits {
-		return &Problem{
-			Reason: fmt.Sprintf("asks for %d hosts times paths, and one container may have %d in all", n, maxUnits),
-			Hint:   "use a wildcard host or a shorter path",
-		}
-	}
-	*sum += n
-	return nil
-}
-
-func goodKey(g Group, route string) string { return g.String() + "\x00" + route }
-
-// rememberLocked keeps the good version of a route, for as long as an object of
-// its group is known and the owner's grace time beyond.
-func (r *Registry) rememberLocked(g Group, route *Route, users int) {
-	key := goodKey(g, route.Name)
-	l := r.good[key]
-	if l == nil {
-		l = &lastGood{}
-		r.good[key] = l
-	}
-	l.route = route
-	l.users += users
-}
-
-func (r *Registry) releaseGoodLocked(g Group, name string) {
-	key := goodKey(g, name)
-	l := r.good[key]
-	if l == nil {
-		return
-	}
-	if l.users--; l.users > 0 {
-		return
-	}
-	time.AfterFunc(r.opts.Grace, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if now := r.good[key]; now == l && l.users <= 0 {
-			delete(r.good, key)
-		}
-	})
-}
-
 func (r *Registry) deleteLocked(o *object) {
 	for _, m := range o.members {
 		r.leaveLocked(m)
 	}
 	delete(o.source.objects, o.ID)
-}
-
-// joinLocked makes m part of the wanted route for what it asks for now.
-func (r *Registry) joinLocked(m *member, route *Route) {
-	key := wantedKey(m.object.Group, *route)
-	m.route = route
-	if m.wanted != nil && m.wanted.key == key {
-		return
-	}
-	old := m.wanted
-	w := r.wanted[key]
-	if w == nil {
-		r.arrival++
-		w = &wanted{key: key, scope: m.object.Group.Scope().String(), spec: route, units: unitsOf(*route), first: r.arrival}
-		w.granted = make([]bool, len(w.units))
-		r.wanted[key] = w
-	}
-	m.wanted = w
-	at, _ := slices.BinarySearchFunc(w.members, m, compareMembers)
-	w.members = slices.Insert(w.members, at, m)
-	r.claimLocked(w)
-	if old != nil {
-		r.partLocked(old, m)
-	}
-}
-
-func (r *Registry) leaveLocked(m *member) {
-	r.stopProbeLocked(m)
-	r.releaseGoodLocked(m.object.Group, m.route.Name)
-	if m.wanted != nil {
-		r.partLocked(m.wanted, m)
-		m.wanted = nil
-	}
-}
-
-func (r *Registry) partLocked(w *wanted, m *member) {
-	w.members = slices.DeleteFunc(w.members, func(x *member) bool { return x == m })
-	r.touched[w.key] = w
-	if len(w.members) == 0 {
-		delete(r.wanted, w.key)
-	}
-	r.claimLocked(w)
-}
-
-// wantedKey is the same for routes that ask for the same handling of the same
-// requests within one scope: they share a wanted route.
-func wantedKey(g Group, route Route) string {
-	route.Name, route.Port, route.Network, route.Endpoints = "", 0, "", nil
-	b, err := json.Marshal(route)
-	if err != nil { // cannot happen: plain data
-		panic(err)
-	}
-	return g.Scope().String() + "#" + hash(b)
-}
-
-func compareMembers(a, b *member) int {
-	return cmp.Or(cmp.Compare(a.object.Name, b.object.Name), cmp.Compare(a.object.ID, b.object.ID), cmp.Compare(a.route.Name, b.route.Name))
-}
-
-// snapshotLocked gives w as it is to be passed on.
-func (r *Registry) snapshotLocked(w *wanted) *Wanted {
-	out := &Wanted{Key: w.key, Spec: w.spec}
-	for i, u := range w.units {
-		if w.granted[i] {
-			out.Units = append(out.Units, u)
-		}
-	}
-	best := -1
-	for _, m := range w.members {
-		if !r.servesLocked(m) {
-			continue
-		}
-		if m.probe.address != "" {
-			out.Ready = append(out.Ready, m.probe.address)
-		}
-		if n := nearness(m); n > best {
-			best = n
-			out.State, out.Detail, out.Object, out.Since = m.object.State, m.detail(), m.object.Name, m.object.Since
-		}
-	}
-	slices.Sort(out.Ready)
-	out.Ready = slices.Compact(out.Ready)
-	return out
-}
-
-// nearness orders members by how soon they may serve.
-func nearness(m *member) int {
-	if m.probe.address != "" {
-		return 10
-	}
-	return slices.Index([]State{Stopped, Created, Paused, Unhealthy, Restarting, Starting, Running}, m.object.State)
-}
-
-// detail says why m does not serve.
-func (m *member) detail() string {
-	switch {
-	case m.probe.address != "":
-		return ""
-	case m.endpoint.Problem != "":
-		return m.endpoint.Problem
-	case m.object.State == Running && m.probe.err != nil:
-		return m.probe.err.Error()
-	}
-	return m.object.Detail
 }

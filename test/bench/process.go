@@ -257,6 +257,15 @@ func (c *client) get(host string) (int, error) {
 	return status, err
 }
 
+// must asks for / of host; any status but 200 is an error.
+func (c *client) must(host string) error {
+	status, err := c.get(host)
+	if err == nil && status != 200 {
+		err = fmt.Errorf("%s: status %d", host, status)
+	}
+	return err
+}
+
 func (c *client) close() { _ = c.conn.Close() }
 
 // backend answers every request without a body with two bytes, and does next to

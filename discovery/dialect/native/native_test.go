@@ -287,6 +287,8 @@ func TestSecretsAreNotShown(t *testing.T) {
 		"dentropy.basicauth":      secret,
 		"dentropy.host":           "https://me:" + secret + "@a.example.com,b_",
 		"dentropy.web.caddyfile.": secret,
+		"dentropy.caddyfil":       secret,
+		"dentropy.web.Cadyfile":   secret,
 		"dentropy.path":           "//me:" + secret + "@a",
 	} {
 		_, problems := new(native.Dialect).Parse(discovery.Labelled{Labels: map[string]string{label: value}, Ports: []int{80}})

@@ -233,7 +233,8 @@ const hidden = "…"
 // shown gives a value as a message may show it: labels get into logs, and a
 // snippet, a key that we do not know or a URL may hold a password.
 func shown(key, value string) string {
-	if strings.Contains(key, "caddyfile") || secretWord.MatchString(key) {
+	word := key[strings.LastIndexByte(key, '.')+1:]
+	if strings.Contains(key, "caddyfile") || slips(strings.ToLower(word), "caddyfile") <= maxSlips || secretWord.MatchString(key) {
 		return hidden
 	}
 	return cutText(withoutUser(value), maxShown)
