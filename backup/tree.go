@@ -1,0 +1,89 @@
+package backup
+
+// Tree is what reading one volume came to. The helper makes it.
+type Tree struct {
+	// Volume is the Volume.ID.
+	Volume string `json:"volume"`
+	// TarSize is the length of the uncompressed tar.
+	TarSize int64 `json:"tar_size"`
+	// Entries counts all entries, Files the regular files among them.
+	Entries int64 `json:"entries"`
+	Files   int64 `json:"files"`
+	// Bytes is the apparent size of all files, Stored what of it is data, not holes.
+	Bytes  int64 `json:"bytes"`
+	Stored int64 `json:"stored"`
+	// Hash is the tree hash, see volume.Hash: "sha256:…".
+	Hash string `json:"hash"`
+	// Segments in order.
+	Segments []Segment `json:"segments"`
+	// Index is the list of files, zstd-compressed lines of JSON (FileEntry).
+	Index Blob `json:"index"`
+	// Notes are what did not go as it should, or was left out on purpose: at most
+	// MaxNotes; NotesLost counts the rest.
+	Notes     []Note `json:"notes,omitempty"`
+	NotesLost int    `json:"notes_lost,omitempty"`
+}
+
+// MaxNotes bounds the notes of one volume.
+const MaxNotes = 1000
+
+// Segment is one member of a volume's tar: the same amount of tar in each but the
+// last, as zstd frames that do not depend on each other.
+type Segment struct {
+	Blob
+	// Raw is the length of the tar in it.
+	Raw int64 `json:"raw"`
+	// Frames in order.
+	Frames []Frame `json:"frames"`
+}
+
+// Frame is one zstd frame of a segment.
+type Frame struct {
+	Size int64 `json:"size"` // compressed
+	Raw  int64 `json:"raw"`
+}
+
+// Blob is a run of bytes with its hash.
+type Blob struct {
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"` // hex
+}
+
+// Note is something worth knowing about one file.
+type Note struct {
+	// Path is relative to the volume, quoted as Go quotes where it is not plain text.
+	Path string `json:"path"`
+	// Kind is "changed", "vanished", "unreadable", "socket", "mount", "excluded", "flags",
+	// "unsupported".
+	Kind string `json:"kind"`
+	Text string `json:"text,omitempty"`
+}
+
+// Severe reports whether the note means that data is missing or torn.
+func (n Note) Severe() bool {
+	return n.Kind == "changed" || n.Kind == "unreadable" || n.Kind == "vanished"
+}
+
+// FileEntry is one line of a volume's index of files.
+type FileEntry struct {
+	// Path is relative, "." for the volume itself. Raw bytes that are no UTF-8 are in
+	// PathBytes instead.
+	Path      string `json:"p,omitempty"`
+	PathBytes []byte `json:"pb,omitempty"`
+	// Type is one of tar's letters: 0 file, 1 hard link, 2 symbolic link, 3 and 4
+	// devices, 5 folder, 6 FIFO.
+	Type string `json:"t"`
+	Mode int64  `json:"m"`
+	UID  int64  `json:"u"`
+	GID  int64  `json:"g"`
+	// Size is the apparent size.
+	Size int64 `json:"s,omitempty"`
+	// MTime in nanoseconds since 1970.
+	MTime int64  `json:"mt"`
+	Link  string `json:"l,omitempty"`
+	// LinkBytes as PathBytes.
+	LinkBytes []byte `json:"lb,omitempty"`
+	SHA256    string `json:"h,omitempty"` // of a file's content, hex
+	// Offset is where the entry's headers begin in the uncompressed tar.
+	Offset int64 `json:"o"`
+}
