@@ -160,7 +160,7 @@ func (w *watcher) lookAgain(ctx context.Context) {
 	w.background(ctx, func() func() {
 		var at place
 		err := w.within(ctx, w.timing.call, "look at our own container", func(ctx context.Context) (err error) {
-			at, err = findPlace(ctx, w.conn, []string{id}, w.ep.host())
+			at, err = findPlace(ctx, w.conn, []string{id}, w.ep.Host())
 			return err
 		})
 		return func() {

@@ -25,58 +25,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/dentropy/dentropycloud/discovery/sourcetest"
+	"github.com/dentropy/dentropycloud/internal/dockerengine"
 )
-
-func TestResolveEndpoint(t *testing.T) {
-	tests := []struct {
-		name    string
-		cfg     Config
-		env     map[string]string
-		url     string
-		host    string
-		tls     TLS
-		fromEnv bool
-		err     string
-	}{
-		{name: "nothing", url: "unix:///var/run/docker.sock"},
-		{name: "environment", env: map[string]string{"DOCKER_HOST": "tcp://nas:2375"}, url: "tcp://nas:2375", host: "nas"},
-		{name: "environment with TLS", env: map[string]string{"DOCKER_HOST": "tcp://nas:2376", "DOCKER_CERT_PATH": "/c"}, url: "tcp://nas:2376", host: "nas", fromEnv: true},
-		{name: "environment with TLS in the usual place", env: map[string]string{"DOCKER_HOST": "tcp://nas:2376", "DOCKER_TLS_VERIFY": "1", "HOME": "/home/u"}, url: "tcp://nas:2376", host: "nas", tls: TLS{"/home/u/.docker/ca.pem", "/home/u/.docker/cert.pem", "/home/u/.docker/key.pem"}},
-		{name: "a socket beside TLS settings", env: map[string]string{"DOCKER_HOST": "unix:///run/x.sock", "DOCKER_CERT_PATH": "/c"}, url: "unix:///run/x.sock"},
-		{name: "configuration before environment", cfg: Config{Endpoint: "unix:///a"}, env: map[string]string{"DOCKER_HOST": "tcp://nas:2375"}, url: "unix:///a"},
-		{name: "a path", cfg: Config{Endpoint: "/run/docker.sock"}, url: "unix:///run/docker.sock"},
-		{name: "ssh", cfg: Config{Endpoint: "ssh://me@nas"}, url: "ssh://me@nas", host: "nas"},
-		{name: "loopback is here", cfg: Config{Endpoint: "tcp://127.0.0.1:2375"}, url: "tcp://127.0.0.1:2375"},
-		{name: "localhost is here", cfg: Config{Endpoint: "tcp://localhost:2375"}, url: "tcp://localhost:2375"},
-		{name: "IPv6", cfg: Config{Endpoint: "tcp://[2001:db8::1]:2375"}, url: "tcp://[2001:db8::1]:2375", host: "2001:db8::1"},
-		{name: "no scheme", cfg: Config{Endpoint: "nas:2375"}, err: "want unix:///path"},
-		{name: "no port", cfg: Config{Endpoint: "tcp://nas"}, err: "the port is missing"},
-		{name: "unknown scheme", cfg: Config{Endpoint: "ftp://nas:1"}, err: `scheme "ftp" is not known`},
-		{name: "ssh with a password", cfg: Config{Endpoint: "ssh://me:secret@nas"}, err: "ssh://me:xxxxx@nas"},
-		{name: "TLS on a socket", cfg: Config{Endpoint: "unix:///a", TLS: TLS{CA: "x"}}, err: "TLS is for tcp://"},
-		{name: "half a certificate", cfg: Config{Endpoint: "tcp://nas:2376", TLS: TLS{Cert: "x"}}, err: "both cert and key"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			ep, err := resolveEndpoint(tt.cfg, func(k string) string { return tt.env[k] })
-			if tt.err != "" {
-				if err == nil || !strings.Contains(err.Error(), tt.err) {
-					t.Fatalf("error = %v, want it to contain %q", err, tt.err)
-				}
-				if strings.Contains(err.Error(), "secret") {
-					t.Errorf("error %q shows the password", err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ep.url != tt.url || ep.host() != tt.host || ep.tls != tt.tls || ep.fromEnv != tt.fromEnv {
-				t.Errorf("endpoint %+v with host %q, want %q, host %q, tls %+v, from environment %v", ep, ep.host(), tt.url, tt.host, tt.tls, tt.fromEnv)
-			}
-		})
-	}
-}
 
 func TestReadOnly(t *testing.T) {
 	var got []string
@@ -215,11 +165,11 @@ func TestTLS(t *testing.T) {
 		ok  bool
 	}{"good": {good, true}, "wrong authority": {wrongCA, false}, "no client certificate": {noClient, false}, "missing file": {missing, false}} {
 		t.Run(name, func(t *testing.T) {
-			ep, err := resolveEndpoint(Config{Endpoint: at, TLS: tt.tls}, func(string) string { return "" })
+			ep, err := dockerengine.Resolve(at, tt.tls, func(string) string { return "" })
 			if err != nil {
 				t.Fatal(err) // files are read when connecting, so that they may appear later
 			}
-			conn, err := ep.dial(t.Context(), "")
+			conn, err := dial(t.Context(), ep, "")
 			if !tt.ok {
 				if err == nil {
 					t.Error("connected, want an error")

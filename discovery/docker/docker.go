@@ -11,6 +11,7 @@ import (
 
 	"github.com/dentropy/dentropycloud/discovery"
 	"github.com/dentropy/dentropycloud/internal/backoff"
+	"github.com/dentropy/dentropycloud/internal/dockerengine"
 )
 
 // Config says which engine to watch and how. The zero value is the engine that the
@@ -36,13 +37,7 @@ type Config struct {
 }
 
 // TLS names PEM files.
-type TLS struct {
-	// CA verifies the engine. Default: the system's authorities.
-	CA string `json:"ca,omitempty"`
-	// Cert and Key are the client's certificate, where the engine wants one.
-	Cert string `json:"cert,omitempty"`
-	Key  string `json:"key,omitempty"`
-}
+type TLS = dockerengine.TLS
 
 // How long things may take, and how often they happen.
 const (
@@ -78,7 +73,7 @@ type timing struct {
 
 // Source watches one Docker Engine. Make it with New.
 type Source struct {
-	ep       endpoint
+	ep       dockerengine.Endpoint
 	read     reader
 	log      *slog.Logger
 	root     fs.FS  // this machine's files
@@ -88,7 +83,7 @@ type Source struct {
 
 // New makes a source. It reads nothing but the environment and does not connect.
 func New(cfg Config, opts discovery.SourceOptions) (*Source, error) {
-	ep, err := resolveEndpoint(cfg, os.Getenv)
+	ep, err := dockerengine.Resolve(cfg.Endpoint, cfg.TLS, os.Getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +96,7 @@ func New(cfg Config, opts discovery.SourceOptions) (*Source, error) {
 	s := &Source{
 		ep:   ep,
 		read: reader{engine: opts.Name, dialects: opts.Dialects, network: cfg.Network},
-		log:  opts.Log.With("endpoint", redact(ep.url)),
+		log:  opts.Log.With("endpoint", ep.String()),
 		root: os.DirFS("/"),
 		timing: timing{
 			call: callTimeout, list: listTimeout, slow: slowAfter, idle: idleCheck, resync: resyncEvery,
@@ -137,7 +132,7 @@ func (s *Source) Watch(ctx context.Context, up discovery.Updater) {
 		if ctx.Err() != nil {
 			return
 		}
-		if v := wantedVersion(err); v != "" && version == "" {
+		if v := dockerengine.WantedVersion(err); v != "" && version == "" {
 			version = v // the engine knows best; try again at once
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/dentropy/dentropycloud/discovery"
 	"github.com/dentropy/dentropycloud/internal/backoff"
+	"github.com/dentropy/dentropycloud/internal/dockerengine"
 )
 
 // record is what a watcher keeps of one container: those that ask for routes, and
@@ -61,7 +62,7 @@ func (w *watcher) session(ctx context.Context, version string) (listed bool, err
 	defer cancel()
 
 	err = w.within(ctx, w.timing.call, "connect", func(ctx context.Context) error {
-		w.conn, err = w.ep.dial(ctx, version)
+		w.conn, err = dial(ctx, w.ep, version)
 		return err
 	})
 	if err != nil {
@@ -101,7 +102,7 @@ func (w *watcher) within(ctx context.Context, limit time.Duration, what string, 
 	if errors.Is(context.Cause(ctx), errTimeout) {
 		err = fmt.Errorf("no answer within %v (is the engine overloaded?)", limit)
 	}
-	return fmt.Errorf("docker engine at %s: %s: %w", redact(w.ep.url), what, err)
+	return fmt.Errorf("docker engine at %s: %s: %w", w.ep, what, err)
 }
 
 var errTimeout = errors.New("timeout")
@@ -112,7 +113,7 @@ func (w *watcher) subscribe(ctx context.Context, broken chan<- error) error {
 	w.queue = newQueue(since)
 	q, conn := w.queue, w.conn
 	opened := make(chan struct{})
-	fail := func(err error) { broken <- fmt.Errorf("docker engine at %s: event stream: %w", redact(w.ep.url), err) }
+	fail := func(err error) { broken <- fmt.Errorf("docker engine at %s: event stream: %w", w.ep, err) }
 	w.wg.Go(func() {
 		messages, errs := conn.Events(ctx, events.ListOptions{Since: stamp(since.UnixNano()), Filters: eventFilter()})
 		close(opened)
@@ -161,7 +162,7 @@ func stamp(ns int64) string {
 // lookAround finds out where we are and which networks there are.
 func (w *watcher) lookAround(ctx context.Context) error {
 	err := w.within(ctx, w.timing.call, "look for our own container", func(ctx context.Context) (err error) {
-		w.at, err = findPlace(ctx, w.conn, ownIDs(w.root, w.hostname), w.ep.host())
+		w.at, err = findPlace(ctx, w.conn, dockerengine.OwnIDs(w.root, w.hostname), w.ep.Host())
 		return err
 	})
 	if err != nil {
@@ -176,7 +177,7 @@ func (w *watcher) lookAround(ctx context.Context) error {
 		return err
 	})
 	w.networks = networks
-	if wantedVersion(err) != "" {
+	if dockerengine.WantedVersion(err) != "" {
 		return err
 	}
 	if err != nil { // a proxy may refuse it; it only helps to choose
@@ -315,7 +316,7 @@ func (w *watcher) checkStream(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if now, _ := q.newest(); now < missed {
-		return fmt.Errorf("docker engine at %s: event stream: it went silent without ending", redact(w.ep.url))
+		return fmt.Errorf("docker engine at %s: event stream: it went silent without ending", w.ep)
 	}
 	return nil
 }
