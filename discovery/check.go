@@ -16,6 +16,8 @@ type refused struct {
 type lastGood struct {
 	route *Route
 	users int // objects of the group that are known
+	// release runs out when it is forgotten; nil before it was first without users.
+	release *time.Timer
 }
 
 type checkedRoute struct {
@@ -121,7 +123,10 @@ func (r *Registry) releaseGoodLocked(g Group, name string) {
 	if l.users--; l.users > 0 {
 		return
 	}
-	time.AfterFunc(r.opts.Grace, func() {
+	if l.release != nil {
+		l.release.Stop() // one that comes and goes has the whole time each time, and one timer
+	}
+	l.release = time.AfterFunc(r.opts.Grace, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if now := r.good[key]; now == l && l.users <= 0 {

@@ -497,6 +497,28 @@ func BenchmarkSet(b *testing.B) {
 	}
 }
 
+// TestLastGoodIsKeptForTheWholeGrace: a group that comes and goes has its last good
+// version for the grace time from when it went last, not first.
+func TestLastGoodIsKeptForTheWholeGrace(t *testing.T) {
+	inBubble(t, discovery.Options{Grace: time.Minute}, func(t *testing.T, r *rig) {
+		good := container("", "web", "id", "a.test")
+		bad := good
+		bad.Routes, bad.Problems = nil, []discovery.Problem{{Reason: "wrong"}}
+		r.up.Set(good)
+		r.up.Delete("id")
+		<-time.After(50 * time.Second)
+		r.up.Set(good)
+		r.up.Delete("id")
+		<-time.After(50 * time.Second)
+		r.up.Set(bad)
+		want(t, r, "a.test", "/", "id:80")
+		r.up.Delete("id")
+		<-time.After(2 * time.Minute)
+		r.up.Set(bad)
+		want(t, r, "a.test", "/", "")
+	})
+}
+
 func TestRenameKeepsWhatIsOwned(t *testing.T) {
 	inBubble(t, discovery.Options{}, func(t *testing.T, r *rig) {
 		o := container("", "before", "id", "a.test", "/", "/x")
