@@ -87,7 +87,8 @@ type RouteAnswer struct {
 type Plan struct {
 	Platform string `json:"platform"`
 	App      string `json:"app"`
-	Answers  Answers
+	// Answers are those that it follows from.
+	Answers Answers `json:"answers"`
 	// Steps are what will be done, in order, in words.
 	Steps []string `json:"steps"`
 	// Questions are choices that the user may want to make; each has a default.
@@ -153,7 +154,7 @@ type Conflict struct {
 type Risk struct {
 	// Kind is "privileged", "host-path", "docker-socket", "host-network", "host-pid",
 	// "host-ipc", "host-users", "device", "capability", "security-opt", "setuid",
-	// "host-port", "volume-driver", "runtime", "cgroup", "sysctl", "hook".
+	// "host-port", "host-name", "volume-driver", "runtime", "cgroup", "sysctl", "hook".
 	Kind      string `json:"kind"`
 	Container string `json:"container,omitempty"`
 	Text      string `json:"text"`

@@ -84,6 +84,8 @@ type Resting struct {
 	Why string
 	// Back is when it is expected to run again.
 	Back time.Time
+	// Over is set by the Manager when it tells that they run again.
+	Over bool
 }
 
 // Estimate is what a freeze will take.

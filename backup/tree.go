@@ -14,6 +14,9 @@ type Tree struct {
 	Stored int64 `json:"stored"`
 	// Hash is the tree hash, see volume.Hash: "sha256:…".
 	Hash string `json:"hash"`
+	// Contents is the hash of names and contents alone, for file systems that cannot keep
+	// owners, modes, times or attributes.
+	Contents string `json:"contents,omitempty"`
 	// Segments in order.
 	Segments []Segment `json:"segments"`
 	// Index is the list of files, zstd-compressed lines of JSON (FileEntry).
@@ -33,8 +36,8 @@ type Segment struct {
 	Blob
 	// Raw is the length of the tar in it.
 	Raw int64 `json:"raw"`
-	// Frames in order.
-	Frames []Frame `json:"frames"`
+	// Frames in order. An archive has them in its index, not in its manifest.
+	Frames []Frame `json:"frames,omitempty"`
 }
 
 // Frame is one zstd frame of a segment.
@@ -84,6 +87,9 @@ type FileEntry struct {
 	// LinkBytes as PathBytes.
 	LinkBytes []byte `json:"lb,omitempty"`
 	SHA256    string `json:"h,omitempty"` // of a file's content, hex
+	// ZeroSHA256 is there instead of SHA256 for a file with whole blocks of zeros, see
+	// volume.Digest.
+	ZeroSHA256 string `json:"hz,omitempty"`
 	// Offset is where the entry's headers begin in the uncompressed tar.
 	Offset int64 `json:"o"`
 }
