@@ -1,0 +1,268 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/dentropy/dentropycloud/internal/dockerengine"
+)
+
+const (
+	// helperMemory bounds what a helper may use, in bytes.
+	helperMemory = 512 << 20
+	// helperOOM lets the kernel end a helper rather than what runs on the host.
+	helperOOM = 500
+
+	volumeRoot = "/v/"      // volumes are mounted at /v/<id> in a helper
+	transitDir = "/transit" // and the transit volume here
+)
+
+// What a helper's task needs beside being root without capabilities.
+var (
+	// readCaps read whatever the owner and mode of files are.
+	readCaps = []string{"DAC_READ_SEARCH"}
+	// writeCaps give files the owners, modes, capabilities and kinds that they had.
+	writeCaps = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"}
+)
+
+// helperMount is a tree of files that a helper sees: a named volume, which exists, or
+// a path of the engine's host, which exists.
+type helperMount struct {
+	target string // volumeRoot+id, or transitDir
+	volume string
+	bind   string
+	write  bool
+}
+
+// helperTask is one run of the helper.
+type helperTask struct {
+	op    string // the operation's id
+	name  string // "read", "write", …
+	input any    // becomes its JSON argument
+	// mounts are all that it sees.
+	mounts []helperMount
+	caps   []string
+	// stdin is copied to it, to the end. It must return once ctx is done, and is never
+	// read after the task has ended.
+	stdin io.Reader
+	// stdout takes its output as it is. Without it the output is read as lines, like the
+	// error output.
+	stdout io.Writer
+	// line takes each line of JSON that it says. It must not keep it.
+	line func(line []byte)
+	// detached says that the task's result lies in a volume: where the connection breaks
+	// because the engine's daemon is restarted, its end is waited for.
+	detached bool
+}
+
+// helperError says that a helper ended badly.
+type helperError struct {
+	task   string
+	exit   int
+	killed bool   // for want of memory
+	text   string // the end of what it said
+}
+
+func (e *helperError) Error() string {
+	switch {
+	case e.killed:
+		return fmt.Sprintf("helper %s was ended by the kernel for want of memory", e.task)
+	case e.text == "":
+		return fmt.Sprintf("helper %s ended with exit code %d", e.task, e.exit)
+	}
+	return fmt.Sprintf("helper %s: %s", e.task, e.text)
+}
+
+// runHelper runs a task to its end.
+func (p *Platform) runHelper(ctx context.Context, t helperTask) error {
+	s, err := p.startHelper(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	if t.stdout == nil {
+		_, err = io.Copy(io.Discard, s)
+	} else {
+		_, err = io.Copy(t.stdout, s)
+	}
+	return err
+}
+
+// helperResult runs a task and decodes the last line of JSON that it says.
+func (p *Platform) helperResult(ctx context.Context, t helperTask, result any) error {
+	var last []byte
+	also := t.line
+	t.line = func(line []byte) {
+		last = append(last[:0], line...)
+		if also != nil {
+			also(line)
+		}
+	}
+	if err := p.runHelper(ctx, t); err != nil {
+		return err
+	}
+	if last == nil {
+		return fmt.Errorf("helper %s ended without a result", t.name)
+	}
+	if err := json.Unmarshal(last, result); err != nil {
+		return fmt.Errorf("read result of helper %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// helperRun is a helper at work. Reading it gives the task's output, and io.EOF only if
+// the task ended well.
+type helperRun struct {
+	p    *Platform
+	ctx  context.Context // the task's
+	t    helperTask
+	id   string
+	conn types.HijackedResponse
+	out  *demux
+	fed  chan struct{} // closed when stdin has been copied
+	end  error         // how it ended, once it has
+	stop func() bool   // of the watch on ctx
+}
+
+// startHelper starts a task. The caller closes what it gives.
+func (p *Platform) startHelper(ctx context.Context, t helperTask) (*helperRun, error) {
+	img, err := p.EnsureHelper(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.mountable(ctx, t.mounts); err != nil {
+		return nil, err
+	}
+	cfg, host, err := helperConfig(img, t)
+	if err != nil {
+		return nil, err
+	}
+	r := &helperRun{p: p, ctx: ctx, t: t, fed: make(chan struct{}), stop: func() bool { return true }}
+	err = p.call(ctx, "create helper", func(ctx context.Context, c *dockerengine.Conn) error {
+		made, err := c.ContainerCreate(ctx, cfg, host, nil, nil, "dentropy-"+t.op+"-"+t.name+"-"+randomHex())
+		r.id = made.ID
+		return err
+	})
+	if err != nil {
+		close(r.fed)
+		return nil, notMounted(err)
+	}
+	if err := r.begin(); err != nil {
+		_ = r.Close()
+		return nil, notMounted(err)
+	}
+	return r, nil
+}
+
+// begin attaches to the helper, and starts it.
+func (r *helperRun) begin() error {
+	conn, err := r.p.attach(r.ctx, r.id, r.t.stdin != nil)
+	if err != nil {
+		close(r.fed)
+		return err
+	}
+	r.conn = conn
+	// What reads or writes does not look at ctx.
+	r.stop = context.AfterFunc(r.ctx, conn.Close)
+	r.out = &demux{r: conn.Reader, raw: r.t.stdout != nil, line: r.t.line}
+	go func() {
+		defer close(r.fed)
+		if r.t.stdin == nil {
+			return
+		}
+		// A helper that ends before it has read everything says why by itself.
+		_, err := io.Copy(conn.Conn, r.t.stdin)
+		if err == nil {
+			err = conn.CloseWrite()
+		}
+		if err != nil {
+			// Nor may it take what came for all that there is: without its input's end it
+			// would wait for ever, and so it must not live on.
+			conn.Close()
+		}
+	}()
+	return r.p.call(r.ctx, "start helper", func(ctx context.Context, c *dockerengine.Conn) error {
+		return c.ContainerStart(ctx, r.id, container.StartOptions{})
+	})
+}
+
+// attach connects to the input and output of a container.
+func (p *Platform) attach(ctx context.Context, id string, stdin bool) (types.HijackedResponse, error) {
+	conn, err := p.api(ctx)
+	if err != nil {
+		return types.HijackedResponse{}, err
+	}
+	out, err := hijack(ctx, func() (types.HijackedResponse, error) {
+		return conn.ContainerAttach(ctx, id, container.AttachOptions{Stream: true, Stdin: stdin, Stdout: true, Stderr: true})
+	})
+	if err != nil {
+		return out, p.failed("attach to container", err)
+	}
+	return out, nil
+}
+
+// Read gives the task's output.
+func (r *helperRun) Read(b []byte) (int, error) {
+	if r.end != nil {
+		return 0, r.end
+	}
+	n, err := r.out.Read(b)
+	if err == nil {
+		return n, nil
+	}
+	if r.ctx.Err() != nil {
+		r.end = context.Cause(r.ctx)
+		return n, r.end
+	}
+	if r.end = r.wait(); r.end == nil {
+		r.end = io.EOF
+	}
+	if n > 0 {
+		return n, nil // the end comes with the next call
+	}
+	return 0, r.end
+}
+
+// wait waits for the end of a helper whose output has ended.
+func (r *helperRun) wait() error {
+	state, err := r.p.waitExit(r.ctx, r.id, r.t.detached)
+	if err != nil {
+		return fmt.Errorf("helper %s: %w", r.t.name, err)
+	}
+	if state.ExitCode == 0 {
+		return nil
+	}
+	return &helperError{task: r.t.name, exit: state.ExitCode, killed: state.OOMKilled, text: r.out.tail()}
+}
+
+// Close ends and removes the helper.
+func (r *helperRun) Close() error {
+	r.stop()
+	if r.end == nil {
+		r.end = io.ErrClosedPipe
+	}
+	if r.conn.Conn != nil {
+		r.conn.Close()
+	}
+	err := r.p.removeContainer(r.ctx, r.id)
+	<-r.fed
+	return err
+}
+
+// removeContainer ends and removes a container of ours; ctx may be over. One that is
+// not there is removed.
+func (p *Platform) removeContainer(ctx context.Context, id string) error {
+	return p.call(context.WithoutCancel(ctx), "remove container", func(ctx context.Context, c *dockerengine.Conn) error {
+		err := c.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a removal is under way
+			return nil
+		}
+		return err
+	})
+}
