@@ -41,7 +41,7 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 			return f(s, w, r)
 		})
 	}
-	return []caddy.AdminRoute{
+	return append(backupRoutes(), []caddy.AdminRoute{
 		{Pattern: "GET /dentropy/routes", Handler: handle(getRoutes)},
 		{Pattern: "GET /dentropy/routes/{host}", Handler: handle(getRoutesOf)},
 		{Pattern: "GET /dentropy/why", Handler: handle(getWhy)},
@@ -51,7 +51,7 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: "POST /dentropy/reload", Handler: guarded(postReload)},
 		{Pattern: "GET /dentropy/openapi.json", Handler: caddy.AdminHandlerFunc(getOpenAPI)},
 		{Pattern: "/dentropy/", Handler: caddy.AdminHandlerFunc(notFound)},
-	}
+	}...)
 }
 
 // guarded refuses whoever comes through a listener that anybody on the network

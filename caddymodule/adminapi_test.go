@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -76,16 +77,7 @@ func populate(t *testing.T) *world {
 func TestAPIAgreesWithOpenAPI(t *testing.T) {
 	populate(t)
 	srv := adminServer(t)
-	var doc struct {
-		Paths      map[string]map[string]operation
-		Components struct {
-			Schemas   map[string]schema
-			Responses map[string]response
-		}
-	}
-	if err := json.Unmarshal(openAPI, &doc); err != nil {
-		t.Fatal(err)
-	}
+	doc := readAPIDoc(t)
 	var have, want []string
 	for _, r := range (adminAPI{}).Routes() {
 		if r.Pattern != "/dentropy/" { // answers what is not there
@@ -131,46 +123,69 @@ func TestAPIAgreesWithOpenAPI(t *testing.T) {
 			if resp.StatusCode != tt.status {
 				t.Fatalf("status = %d, want %d", resp.StatusCode, tt.status)
 			}
-			declared, ok := doc.Paths[tt.path]["get"].Responses[fmt.Sprint(tt.status)]
-			if !ok {
-				t.Fatalf("the document has no status %d for %s", tt.status, tt.path)
-			}
-			if name, ok := strings.CutPrefix(declared.Ref, "#/components/responses/"); ok {
-				declared = doc.Components.Responses[name]
-			}
-			kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-			body, ok := declared.Content[kind]
-			if !ok {
-				t.Fatalf("content type %q is not in the document", kind)
-			}
-			var values []any
-			if kind == "text/event-stream" {
-				scan := bufio.NewScanner(resp.Body)
-				for scan.Scan() {
-					if data, ok := strings.CutPrefix(scan.Text(), "data: "); ok {
-						var v any
-						if err := json.Unmarshal([]byte(data), &v); err != nil {
-							t.Fatal(err)
-						}
-						values = append(values, v)
-					}
-				}
-				if len(values) == 0 {
-					t.Error("no event")
-				}
-			} else {
+			doc.check(t, "get", tt.path, resp)
+		})
+	}
+}
+
+// apiDoc is the document as far as answers are held against it.
+type apiDoc struct {
+	Paths      map[string]map[string]operation
+	Components struct {
+		Schemas   map[string]schema
+		Responses map[string]response
+	}
+}
+
+func readAPIDoc(t *testing.T) (doc apiDoc) {
+	t.Helper()
+	if err := json.Unmarshal(openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// check holds an answer against the document.
+func (doc apiDoc) check(t *testing.T, method, path string, resp *http.Response) {
+	t.Helper()
+	declared, ok := doc.Paths[path][method].Responses[fmt.Sprint(resp.StatusCode)]
+	if !ok {
+		t.Fatalf("the document has no status %d for %s %s", resp.StatusCode, method, path)
+	}
+	if name, ok := strings.CutPrefix(declared.Ref, "#/components/responses/"); ok {
+		declared = doc.Components.Responses[name]
+	}
+	kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	body, ok := declared.Content[kind]
+	if !ok {
+		t.Fatalf("content type %q is not in the document", kind)
+	}
+	var values []any
+	if kind == "text/event-stream" {
+		scan := bufio.NewScanner(resp.Body)
+		for scan.Scan() {
+			if data, ok := strings.CutPrefix(scan.Text(), "data: "); ok {
 				var v any
-				if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+				if err := json.Unmarshal([]byte(data), &v); err != nil {
 					t.Fatal(err)
 				}
-				values = []any{v}
+				values = append(values, v)
 			}
-			for _, v := range values {
-				for _, e := range body.Schema.check(doc.Components.Schemas, "answer", v) {
-					t.Error(e)
-				}
-			}
-		})
+		}
+		if len(values) == 0 {
+			t.Error("no event")
+		}
+	} else {
+		var v any
+		if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+			t.Fatal(err)
+		}
+		values = []any{v}
+	}
+	for _, v := range values {
+		for _, e := range body.Schema.check(doc.Components.Schemas, "answer", v) {
+			t.Error(e)
+		}
 	}
 }
 
@@ -205,6 +220,8 @@ func (s schema) check(all map[string]schema, at string, v any) (errs []string) {
 		return nil
 	}
 	switch v := v.(type) {
+	case nil:
+		return []string{at + ": null"}
 	case map[string]any:
 		if s.Type != "object" {
 			return []string{fmt.Sprintf("%s: an object, want %q", at, s.Type)}
@@ -231,6 +248,9 @@ func (s schema) check(all map[string]schema, at string, v any) (errs []string) {
 		}
 	default:
 		kinds := map[string]string{"string": "string", "bool": "boolean", "float64": "integer"}
+		if f, ok := v.(float64); ok && (s.Type == "number" || f != math.Trunc(f)) {
+			kinds["float64"] = "number"
+		}
 		if kind := kinds[fmt.Sprintf("%T", v)]; kind != s.Type {
 			errs = append(errs, fmt.Sprintf("%s: %T, want %q", at, v, s.Type))
 		}

@@ -49,6 +49,9 @@ type App struct {
 	// Listeners are addresses that this program listens on without Caddy knowing
 	// their ports (sockets that were handed over). No route may lead to them.
 	Listeners []string `json:"listeners,omitempty"`
+	// Backup configures backups and restores. Default: the engines that are watched, and
+	// a folder in the data folder.
+	Backup *Backup `json:"backup,omitempty"`
 
 	ctx       caddy.Context
 	state     *State
@@ -124,6 +127,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	dialects, config, err := a.provisionDialects()
 	if err != nil {
 		return err
+	}
+	if err := a.provisionBackup(); err != nil { // needs the sources as they are written
+		return fmt.Errorf("backup: %w", err)
 	}
 	if err := a.provisionSources(dialects, config); err != nil {
 		return err
@@ -278,6 +284,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.settle()
+	a.state.backups.adopt(a)
 	if err := a.state.ledger.open(a.ctx.Storage(), a.state.registry); err != nil {
 		// the hosts go to the oldest container instead of the remembered owner
 		a.ctx.Slogger().Error("remembered owners of hosts cannot be read", "error", err)
@@ -337,6 +344,7 @@ func (a *App) Cleanup() error {
 		s.registry.Reelect(back.Claims, time.Duration(back.OwnerGrace))
 		s.registry.Recheck()
 		s.reconcileSources()
+		s.backups.adopt(back)
 	}
 	return releaseState()
 }

@@ -54,6 +54,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 //		owner_grace <duration>
 //		allow_upstreams <host|host:port|prefix>…
 //		allow_handlers <module ID>…
+//		backup [off] { … }
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -78,6 +79,12 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser) error {
 		return a.TLS.unmarshal(d)
 	case "hold":
 		return a.unmarshalHold(d)
+	case "backup":
+		if a.Backup != nil {
+			return d.Err("backup stands twice: put everything into one block")
+		}
+		a.Backup = new(Backup)
+		return a.Backup.unmarshal(d)
 	case "drain":
 		return parseDuration(d, &a.Drain)
 	case "owner_grace":

@@ -49,6 +49,17 @@ func TestGlobalOption(t *testing.T) {
 		owner_grace 2m
 		allow_upstreams 10.0.0.0/8 nas.lan:8080
 		allow_handlers http.handlers.rate_limit
+		backup {
+			dir /state
+			store local /srv/backups
+			store mem memory
+			platform memory
+			recipient age1one age1two
+			recipient age1three
+			transit_volume transit
+			helper /usr/lib/helper
+			health_timeout 3m
+		}
 	}
 }`)
 	if err != nil {
@@ -68,6 +79,14 @@ func TestGlobalOption(t *testing.T) {
 		"hold": 3e9, "hold_queue": 50.0, "drain": 6e10, "owner_grace": 1.2e11,
 		"allow_upstreams": []any{"10.0.0.0/8", "nas.lan:8080"},
 		"allow_handlers":  []any{"http.handlers.rate_limit"},
+		"backup": map[string]any{
+			"dir": "/state", "recipients": []any{"age1one", "age1two", "age1three"}, "transit_volume": "transit", "helper": "/usr/lib/helper", "health_timeout": 1.8e11,
+			"stores": map[string]any{
+				"local": map[string]any{"store": "local", "dir": "/srv/backups"},
+				"mem":   map[string]any{"store": "memory", "name": ""},
+			},
+			"platforms": []any{map[string]any{"platform": "memory", "name": ""}},
+		},
 	}
 	if diff := cmp.Diff(want, v["apps"].(map[string]any)["dentropy"]); diff != "" {
 		t.Errorf("adapted config (-want +got):\n%s", diff)
@@ -84,6 +103,13 @@ func TestGlobalOptionErrors(t *testing.T) {
 		{"bad hold", "dentropy {\n hold soon\n}", `bad duration "soon"`},
 		{"bad queue", "dentropy {\n hold 1s {\n queue 0\n }\n}", "not a number above 0"},
 		{"reserved issuer", "dentropy {\n tls {\n issuer auto internal\n }\n}", "cannot be called"},
+		{"backup twice", "dentropy {\n backup off\n backup {\n }\n}", "backup stands twice"},
+		{"backup on", "dentropy {\n backup on\n}", `unrecognized argument "on"`},
+		{"backup option", "dentropy {\n backup {\n storre x /y\n }\n}", `unrecognized option "storre"`},
+		{"store name", "dentropy {\n backup {\n store ../x /y\n }\n}", "cannot be called"},
+		{"store twice", "dentropy {\n backup {\n store a /y\n store a /z\n }\n}", "stands twice"},
+		{"store without a place", "dentropy {\n backup {\n store a\n }\n}", "wrong argument count"},
+		{"platform", "dentropy {\n backup {\n platform moon\n }\n}", `platform "moon" is not known`},
 		{"issuer twice", "dentropy {\n tls {\n issuer a internal\n issuer a internal\n }\n}", "stands twice"},
 	}
 	for _, tt := range tests {
@@ -105,7 +131,8 @@ func TestExample(t *testing.T) {
 	if _, err := adapt(t, string(b)); err != nil {
 		t.Errorf("as it is shipped: %v", err)
 	}
-	for _, option := range []string{"docker", "dialects", "claims", "email", "ca ", "ca_root", "issuer", "local_names", "linger", "budget", "hold", "queue", "drain", "owner_grace", "allow_upstreams", "allow_handlers"} {
+	for _, option := range []string{"docker", "dialects", "claims", "email", "ca ", "ca_root", "issuer", "local_names", "linger", "budget", "hold", "queue", "drain", "owner_grace", "allow_upstreams", "allow_handlers",
+		"backup", "dir ", "store", "recipient", "transit_volume", "health_timeout", "helper", "platform"} {
 		if !strings.Contains(string(b), option) {
 			t.Errorf("the option %s is not shown", option)
 		}

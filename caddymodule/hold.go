@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,8 +29,10 @@ const (
 	// queuesTogether bounds all waiting requests as a multiple of one route's
 	// queue: one dead but popular route must not use up what the others need.
 	queuesTogether = 10
-	// retryAfter is what a client is told to wait, in seconds.
+	// retryAfter is what a client is told to wait, in seconds, and pageReload when the
+	// page loads itself again.
 	retryAfter = "5"
+	pageReload = 5
 )
 
 // patience is how long requests of lr may wait.
@@ -51,7 +54,7 @@ func (h *holder) start(lr *liveRoute) bool {
 	if h.route != nil {
 		return true
 	}
-	d := lr.patience()
+	d := lr.state.restPatienceOf(lr, lr.patience())
 	if d <= 0 {
 		return false
 	}
@@ -136,12 +139,19 @@ func (h *holder) giveUp(w http.ResponseWriter, r *http.Request, lr *liveRoute) e
 	lr.state.meters.holds.WithLabelValues("gave_up").Inc()
 	u := lr.upstreams.Load()
 	head := w.Header()
-	head.Set("Retry-After", retryAfter)
+	state, retry, reload := stateText(u.state, h.full), retryAfter, pageReload
+	if rest := lr.state.backups.rest.of(lr); rest != nil && !h.full {
+		state, retry = restText(rest)
+		if n, err := strconv.Atoi(retry); err == nil {
+			reload = min(max(n, reload), int(restReloadMost.Seconds()))
+		}
+	}
+	head.Set("Retry-After", retry)
 	head.Set("Cache-Control", "no-store")
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("no upstream: %s", u.state))
 	}
-	page := pageData{Host: discovery.RequestHost(r), State: stateText(u.state, h.full)}
+	page := pageData{Host: discovery.RequestHost(r), State: state, Reload: reload}
 	if inside := (discovery.Access{Private: true}); inside.Allows(clientAddr(r)) {
 		// addresses and names of containers are for those at home
 		page.Object, page.Detail = u.object, u.detail
@@ -182,10 +192,18 @@ func stateText(s discovery.State, full bool) string {
 	return "is running but does not answer yet"
 }
 
-type pageData struct{ Host, State, Object, Detail, Since string }
+type pageData struct {
+	Host, State, Object, Detail, Since string
+	Reload                             int // seconds
+}
 
 func (p pageData) text() string {
-	s := p.Host + " " + p.State + "; try again in a few seconds"
+	s := p.Host + " " + p.State + "; try again "
+	if p.Reload > pageReload {
+		s += fmt.Sprintf("in %d seconds", p.Reload)
+	} else {
+		s += "in a few seconds"
+	}
 	if p.Object != "" {
 		s += "\ncontainer: " + p.Object
 	}
@@ -197,14 +215,14 @@ func (p pageData) text() string {
 
 var holdPage = template.Must(template.New("hold").Parse(`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="refresh" content="5"><title>{{.Host}}</title>
+<meta http-equiv="refresh" content="{{.Reload}}"><title>{{.Host}}</title>
 <style>
 body{font:1rem/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;background:#f6f7f9;color:#1c2330}
 main{max-width:34rem;padding:2rem}h1{font-size:1.4rem;margin:0 0 .5rem}dl{color:#5a6475;font-size:.9rem}dt{float:left;clear:left;width:6rem}dd{margin:0 0 .2rem 6rem;overflow-wrap:anywhere}
 @media(prefers-color-scheme:dark){body{background:#12161d;color:#e6e9ef}dl{color:#98a2b3}}
 </style></head><body><main>
 <h1>{{.Host}} {{.State}}</h1>
-<p>This page tries again every five seconds.</p>
+<p>This page tries again every {{if eq .Reload 5}}five{{else}}{{.Reload}}{{end}} seconds.</p>
 {{if .Object}}<dl><dt>Container</dt><dd>{{.Object}}</dd>{{if .Detail}}<dt>Detail</dt><dd>{{.Detail}}</dd>{{end}}{{if .Since}}<dt>Since</dt><dd>{{.Since}}</dd>{{end}}</dl>{{end}}
 </main></body></html>
 `))

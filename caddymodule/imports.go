@@ -5,6 +5,8 @@ package caddymodule
 // module, so that an xcaddy build has it as `caddy dentropy …`.
 import (
 	_ "github.com/caddy-dns/cloudflare" // DNS-01 challenges
+	_ "github.com/dentropy/dentropycloud/backup/docker"
+	_ "github.com/dentropy/dentropycloud/backup/local"
 	_ "github.com/dentropy/dentropycloud/cmd"
 	_ "github.com/dentropy/dentropycloud/discovery/dialect/native"
 	_ "github.com/dentropy/dentropycloud/discovery/docker"

@@ -11,7 +11,7 @@ type Event struct {
 	// Seq counts events from 1 since the program started.
 	Seq  int64     `json:"seq"`
 	Time time.Time `json:"time"`
-	// Kind is route, upstream, certificate, source or config.
+	// Kind is route, upstream, certificate, source, config, backup or restore.
 	Kind   string `json:"kind"`
 	Host   string `json:"host,omitempty"`
 	Object string `json:"object,omitempty"`

@@ -60,12 +60,20 @@ var (
 	routesByState  = prometheus.NewDesc("dentropy_routes", "Routes by state.", []string{"state"}, nil)
 	certsByState   = prometheus.NewDesc("dentropy_certificates", "Managed certificates by state.", []string{"state"}, nil)
 	heldNow        = prometheus.NewDesc("dentropy_held_requests", "Requests that wait for an upstream at the moment.", nil, nil)
+	lastBackupAt   = prometheus.NewDesc("dentropy_backup_last_success_timestamp_seconds", "When the last good backup of the app ended.", []string{"app", "platform"}, nil)
+	lastBackupSize = prometheus.NewDesc("dentropy_backup_last_size_bytes", "Size of the last good archive of the app.", []string{"app", "platform"}, nil)
+	lastBackupTook = prometheus.NewDesc("dentropy_backup_last_duration_seconds", "How long the last good backup of the app took.", []string{"app", "platform"}, nil)
+	lastBackupDown = prometheus.NewDesc("dentropy_backup_last_downtime_seconds", "How long the app was down for its last good backup.", []string{"app", "platform"}, nil)
+	lastBackupOK   = prometheus.NewDesc("dentropy_backup_last_ok", "Whether the last backup of the app was good.", []string{"app", "platform"}, nil)
+	leftStopped    = prometheus.NewDesc("dentropy_apps_left_stopped", "Apps that an operation may have left stopped; 0 is well.", nil, nil)
+	jobsRunning    = prometheus.NewDesc("dentropy_jobs_running", "Backups and restores that are under way.", nil, nil)
 	generationsNow = prometheus.NewDesc("dentropy_config_generations", "Configs with our app that are loaded; 2 for a moment during a reload.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (m *meters) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sourceUp, sourceObjects, sourceEvents, sourceLists, routesByState, certsByState, heldNow, generationsNow} {
+	for _, d := range []*prometheus.Desc{sourceUp, sourceObjects, sourceEvents, sourceLists, routesByState, certsByState, heldNow, generationsNow,
+		lastBackupAt, lastBackupSize, lastBackupTook, lastBackupDown, lastBackupOK, leftStopped, jobsRunning} {
 		c <- d
 	}
 }
@@ -97,4 +105,35 @@ func (m *meters) Collect(c chan<- prometheus.Metric) {
 	n := len(s.generations)
 	s.mu.Unlock()
 	gauge(generationsNow, float64(n))
+	m.collectBackups(gauge)
+}
+
+// collectBackups tells of backups, those of other processes too. Without any there is
+// nothing but the zeros.
+func (m *meters) collectBackups(gauge func(*prometheus.Desc, float64, ...string)) {
+	manager, err := m.state.backups.get()
+	if err != nil {
+		return // turned off, or not possible: the API says why
+	}
+	gauge(leftStopped, float64(manager.LeftStopped()))
+	gauge(jobsRunning, float64(manager.RunningJobs()))
+	runs, err := manager.LastRuns()
+	if err != nil {
+		m.state.log.Warn("past backups cannot be read", "error", err)
+		return
+	}
+	for _, r := range runs {
+		ok := 0.0
+		if r.LastError == "" {
+			ok = 1
+		}
+		gauge(lastBackupOK, ok, r.App, r.Platform)
+		if r.LastSuccess.IsZero() {
+			continue
+		}
+		gauge(lastBackupAt, float64(r.LastSuccess.UnixMilli())/1000, r.App, r.Platform)
+		gauge(lastBackupSize, float64(r.Size), r.App, r.Platform)
+		gauge(lastBackupTook, r.Took.Seconds(), r.App, r.Platform)
+		gauge(lastBackupDown, r.Downtime.Seconds(), r.App, r.Platform)
+	}
 }

@@ -27,6 +27,7 @@ type State struct {
 	journal  *journal
 	meters   *meters
 	ledger   *ledger
+	backups  *backups
 	log      *slog.Logger
 
 	// newest is the generation that was started last; requests are served by it.
@@ -64,6 +65,7 @@ func newState() *State {
 	}
 	s.meters = newMeters(s)
 	s.ledger = newLedger(log)
+	s.backups = newBackups(s)
 	s.certs = newCertStore(caddy.Log().Named("dentropy.certs"))
 	s.certs.onChange = func(host string, st CertStatus) {
 		s.journal.add(Event{Kind: "certificate", Host: host, Text: st.State, Error: st.LastError})
@@ -85,6 +87,7 @@ func newState() *State {
 // Destruct ends everything; the pool calls it when no config uses the state.
 func (s *State) Destruct() error {
 	close(s.ended)
+	s.backups.stop() // first: restoring may need what is still watched
 	s.reconcileSources()
 	s.registry.Close()
 	s.certs.stop()
@@ -466,6 +469,6 @@ func (s *State) startLocked(src *configuredSource) {
 	s.sources[src.name] = running
 	go func() {
 		defer close(running.done)
-		src.source.Watch(ctx, s.registry.Source(src.name))
+		src.source.Watch(ctx, s.backups.rest.watching(src.name, s.registry.Source(src.name)))
 	}()
 }
