@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -95,10 +96,21 @@ func findAdmin(flags *pflag.FlagSet, getenv func(string) string) (addr string, t
 		tried = append(tried, socket)
 	}
 	if given != "" {
-		return "", nil, fmt.Errorf("nothing runs on data folder %s: there is no %s in it", dir, adminSocket)
+		return "", nil, &noSocketError{dir}
 	}
 	return caddy.DefaultAdminListen, append(tried, caddy.DefaultAdminListen), nil
 }
+
+// errNoSocket says that no dentropy runs on the data folder that was given.
+var errNoSocket = errors.New("no socket")
+
+type noSocketError struct{ dir string }
+
+func (e *noSocketError) Error() string {
+	return fmt.Sprintf("nothing runs on data folder %s: there is no %s in it", e.dir, adminSocket)
+}
+
+func (e *noSocketError) Is(target error) bool { return target == errNoSocket }
 
 // apiError is an answer of the API that says what went wrong.
 type apiError struct {
@@ -106,6 +118,8 @@ type apiError struct {
 	Message string `json:"error"`
 	Hint    string `json:"hint"`
 	Object  any    `json:"object"`
+	// Plan is that of a restore that is not ready.
+	Plan json.RawMessage `json:"plan"`
 }
 
 func (e *apiError) Error() string {
@@ -122,15 +136,34 @@ func (e *apiError) Error() string {
 // do sends a request. The caller closes the body of the answer, which is a good
 // one: everything from 400 up becomes an error.
 func (c *client) do(ctx context.Context, method, uri string) (*http.Response, error) {
+	return c.send(ctx, method, uri, "", nil)
+}
+
+// send is do with a body.
+func (c *client) send(ctx context.Context, method, uri, contentType string, body io.Reader) (*http.Response, error) {
+	header := http.Header{}
+	if contentType != "" {
+		header.Set("Content-Type", contentType)
+	}
+	return c.request(ctx, method, uri, header, body)
+}
+
+// ranged asks for a part of something.
+func (c *client) ranged(ctx context.Context, uri, bytes string) (*http.Response, error) {
+	return c.request(ctx, http.MethodGet, uri, http.Header{"Range": {bytes}}, nil)
+}
+
+func (c *client) request(ctx context.Context, method, uri string, header http.Header, body io.Reader) (*http.Response, error) {
 	host := c.addr.JoinHostPort(0)
 	local := c.addr.IsUnixNetwork()
 	if local {
 		host = "127.0.0.1" // what Caddy lets pass on a unix socket
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+uri, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+uri, body)
 	if err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}
+	maps.Copy(req.Header, header)
 	if !local {
 		req.Header.Set("Origin", "http://"+host)
 	}
@@ -142,13 +175,13 @@ func (c *client) do(ctx context.Context, method, uri string) (*http.Response, er
 		return resp, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
-	const most = 1 << 20
-	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	const most = 16 << 20 // with the plan of a restore that may not be done
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, most))
 	if err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	e := &apiError{Status: resp.StatusCode}
-	if json.Unmarshal(body, e) != nil && resp.StatusCode == http.StatusNotFound {
+	if json.Unmarshal(answer, e) != nil && resp.StatusCode == http.StatusNotFound {
 		return nil, fmt.Errorf("what answers on %s has no Dentropy modules: give the address of one that has, with --address",
 			showAdmin(c.addr.String()))
 	}
@@ -162,7 +195,7 @@ func (c *client) unreachable(err error) error {
 	at := strings.Join(c.tried, ", ")
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s may not be used by this user: run this as the user that runs dentropy, or with sudo", at)
+		return &permissionError{at}
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("no running dentropy found (looked at %s): start it with `%s up`, or say where it is with --address or --data-dir", at, verbPrefix())
 	}
@@ -171,6 +204,15 @@ func (c *client) unreachable(err error) error {
 	}
 	return fmt.Errorf("ask %s: %w", at, err)
 }
+
+// permissionError says that the admin API belongs to somebody else.
+type permissionError struct{ at string }
+
+func (e *permissionError) Error() string {
+	return e.at + " may not be used by this user: run this as the user that runs dentropy, or with sudo"
+}
+
+func (e *permissionError) Is(target error) bool { return target == fs.ErrPermission }
 
 // get reads an answer whole.
 func (c *client) get(ctx context.Context, uri string) ([]byte, error) {

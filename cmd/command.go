@@ -14,12 +14,15 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/dentropy/dentropycloud/backup"
 )
 
 const modulePath = "github.com/dentropy/dentropycloud"
 
 const familyHelp = `
-The verbs of Dentropy Cloud: 'up' starts it, the others ask a running one.
+The verbs of Dentropy Cloud: 'up' starts it, the others ask a running one. The verbs
+about backups do their work in their own process where none runs.
 
 A running one is found by --address, else DENTROPY_ADMIN, else the socket
 admin.sock in the data folder, else Caddy's default address localhost:2019.
@@ -29,7 +32,7 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "dentropy",
 		Usage: "<verb>",
-		Short: "Serves containers as https sites: up, routes, why, certs, sources, events, reload",
+		Short: "Serves containers as https sites, backs them up and restores them: up, routes, why, backup, restore …",
 		Long:  familyHelp,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Hidden = standalone // the verbs stand at the top level there
@@ -65,7 +68,9 @@ func verbs() []verb {
 	return []verb{
 		{"up", setUpUp}, {"routes", setUpRoutes}, {"why", setUpWhy},
 		{"certs", setUpCerts}, {"sources", setUpSources}, {"events", setUpEvents},
-		{"demo-site", setUpDemoSite},
+		{"apps", setUpApps}, {"backup", setUpBackup}, {"restore", setUpRestore},
+		{"archive", setUpArchive}, {"jobs", setUpJobs},
+		{"demo-site", setUpDemoSite}, {"helper", setUpHelper},
 	}
 }
 
@@ -91,7 +96,11 @@ func finish(cmd *cobra.Command) {
 var errQuiet = errors.New("exit status 1")
 
 func say(c *cobra.Command, err error) {
-	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	text := err.Error()
+	if hint := backup.HintOf(err); hint != "" && !strings.Contains(text, hint) {
+		text += ": " + hint
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	_, _ = fmt.Fprintf(c.ErrOrStderr(), "dentropy: %s\n", clean(text))
 }
 
@@ -132,14 +141,16 @@ func verbPrefix() string {
 
 // versionText names program and version as the Go tools recorded them.
 func versionText() string {
-	v := "dentropy " + ownVersion()
+	v := "dentropy " + Version()
 	if simple, _ := caddy.Version(); simple != "" && !strings.HasPrefix(simple, "dentropy ") {
 		v += " (Caddy " + simple + ")"
 	}
 	return v
 }
 
-func ownVersion() string {
+// Version is this module's version as the Go tools recorded it, in our binary and in any
+// other that it is built into.
+func Version() string {
 	bi, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "(unknown version)"
@@ -174,6 +185,14 @@ Ask a running one:
 	$ dentropy sources                  the Docker engines that are watched
 	$ dentropy events                   follow what happens
 	$ dentropy reload                   read the configuration again
+
+Put a whole application into one file, and make it run again, here or elsewhere:
+
+	$ dentropy apps                     what can be backed up, and when it last was
+	$ dentropy backup blog              containers, images, volumes, settings: one file
+	$ dentropy restore FILE             asks where to run, store and route it
+	$ dentropy archive ls FILE          look into a file: ls, show, cat, extract, verify
+	$ dentropy jobs                     backups and restores that run, or ran last
 
 All of Caddy's commands are here too: 'dentropy run --config Caddyfile' is plain
 Caddy with our modules. 'dentropy COMMAND --help' says more about each.
@@ -211,7 +230,7 @@ func Main() int {
 	standalone = true
 	caddy.CustomBinaryName = "dentropy"
 	// `dentropy version` then prints ours, and Caddy's behind it.
-	caddy.CustomVersion = "dentropy " + ownVersion() + ", Caddy"
+	caddy.CustomVersion = "dentropy " + Version() + ", Caddy"
 	args := os.Args[1:]
 	switch {
 	case len(args) == 0, len(args) == 1 && slices.Contains([]string{"help", "--help", "-h"}, args[0]):

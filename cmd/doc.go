@@ -1,6 +1,8 @@
 // Package dentropycmd is the command line: `dentropy up`, which is Caddy set up to
 // serve containers without a configuration file, and the verbs that ask a running
-// one: routes, why, certs, sources, events, reload.
+// one: routes, why, certs, sources, events, reload. The verbs about backups (apps,
+// backup, restore, archive, jobs) hand their work to a running one, and do it
+// themselves where none runs.
 //
 // In the binary `dentropy` (see [Main]) the verbs stand at the top level, beside all
 // commands of Caddy; in any other Caddy that has our modules they are
@@ -20,6 +22,18 @@
 // Caddy their numbers. What Caddy cannot see then (it takes the port for 0) is
 // settled in the configuration: which server speaks TLS, where redirects lead, and
 // which ports certificates are validated on.
+//
+// # How backup and restore find who works
+//
+//	running := --address, DENTROPY_ADMIN, the socket in the data folder, Caddy's
+//	           default address if it has our API         (--local: nobody)
+//	worker  := remote(running), else local: a Manager in this process, with the data
+//	           folder, locks and journal that a running one would have
+//	flags, answers file, questions ▸ worker.plan ▸ until the plan is ready ▸ worker.restore
+//
+// A running one never gets a key: the verb opens an archive itself, and sends it on
+// without encryption through the socket. A signal ends the work in good order, and the
+// verb waits until what ran before runs again.
 //
 // # Not guaranteed
 //

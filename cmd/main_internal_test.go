@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -63,16 +65,21 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "root" {
-				return false, fmt.Errorf("condition %q is not known", cond)
+			switch cond {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "linux":
+				return runtime.GOOS == "linux", nil
 			}
-			return os.Geteuid() == 0, nil
+			return false, fmt.Errorf("condition %q is not known", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"listen":  cmdListen,
 			"answers": cmdAnswers,
 			"mode":    cmdMode,
 			"term":    cmdTerm,
+			"archive": cmdArchive,
+			"prove":   cmdProve,
 		},
 	})
 }
@@ -113,6 +120,22 @@ func cmdTerm(ts *testscript.TestScript, _ bool, args []string) {
 	p, err := os.FindProcess(pid)
 	ts.Check(err)
 	ts.Check(p.Signal(syscall.SIGTERM))
+}
+
+// cmdArchive sets $ARCHIVE to the only archive in a folder: archive DIR.
+func cmdArchive(ts *testscript.TestScript, _ bool, args []string) {
+	list, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "*"))
+	ts.Check(err)
+	if len(list) != 1 {
+		ts.Fatalf("%s holds %q, want one archive", args[0], list)
+	}
+	ts.Setenv("ARCHIVE", list[0])
+}
+
+// cmdProve proves that the recovery kit in a file is stored: prove KIT DATA-DIR.
+func cmdProve(ts *testscript.TestScript, _ bool, args []string) {
+	key := regexp.MustCompile(`AGE-SECRET-KEY-1[0-9A-Z]{20,}`).FindString(ts.ReadFile(args[0]))
+	ts.Check(ts.Exec("dentropy", "backup", "key", "--confirm", key[len(key)-8:], "--data-dir", args[1]))
 }
 
 const (

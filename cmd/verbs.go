@@ -168,7 +168,11 @@ const reconnectWait = time.Second
 func follow(ctx context.Context, c *client, show func(data []byte) error) error {
 	last := "" // id of the last event that was shown
 	for {
-		if err := stream(ctx, c, &last, show); err != nil && ctx.Err() == nil {
+		uri := "/dentropy/events"
+		if last != "" {
+			uri += "?since=" + url.QueryEscape(last)
+		}
+		if err := stream(ctx, c, uri, &last, show); err != nil && ctx.Err() == nil {
 			return err
 		}
 		timer := time.NewTimer(reconnectWait)
@@ -182,11 +186,7 @@ func follow(ctx context.Context, c *client, show func(data []byte) error) error 
 }
 
 // stream reads server-sent events until the stream ends, which is no error.
-func stream(ctx context.Context, c *client, last *string, show func(data []byte) error) error {
-	uri := "/dentropy/events"
-	if *last != "" {
-		uri += "?since=" + url.QueryEscape(*last)
-	}
+func stream(ctx context.Context, c *client, uri string, last *string, show func(data []byte) error) error {
 	resp, err := c.do(ctx, http.MethodGet, uri)
 	if err != nil {
 		return err
