@@ -10,8 +10,9 @@ SHELL := /bin/bash
 static := CGO_ENABLED=0 GOFLAGS=-trimpath
 
 # Tests that may be skipped even in CI: nothing is missing there, the case does not apply.
-# A fuzzer's seed that is too large for it; what only another user than root can see.
-may_skip := ^Fuzz|/no_home$$
+# A fuzzer's seed that is too large for it; what only another user than root can see; what
+# another test runs to kill it; a benchmark; what needs two engines (see engines).
+may_skip := ^Fuzz|/no_home$$|^TestVictim$$|^TestCompare$$|^TestRealOtherEngine$$
 
 FUZZTIME ?= 30s
 
@@ -40,19 +41,21 @@ lint: ## run the linters
 
 .PHONY: unit
 unit: ## run the tests of the packages, with the race detector
-	eval "$$(scripts/test-tools debian pebble)"; \
+	eval "$$(scripts/test-tools debian pebble compose)"; \
 	scripts/with-engine bash -c 'exec go test -race -json -timeout 20m -exec "$$DENTROPY_ENTER" ./...' | \
 	go run ./test/report -may-skip '$(may_skip)'
 
 # The engine of the unit tests is Debian's, of 2020; these are today's, once refusing clients
 # below 1.44, as Docker 29 does, and once all but its newest version, above what we know.
 .PHONY: engines
-engines: ## test the Docker source against a modern engine, built from source
+engines: ## test the Docker source and backups against a modern engine, built from source
 	eval "$$(scripts/test-tools debian modern-engine)"; \
 	for oldest in 1.44 1.54; do \
 		DOCKER_MIN_API_VERSION=$$oldest scripts/with-engine bash -c 'exec go test -race -json -count=1 -run Real -exec "$$DENTROPY_ENTER" ./discovery/docker' | \
 		go run ./test/report; \
-	done
+	done; \
+	scripts/with-engine --other bash -c 'exec go test -race -json -count=1 -run "Real(Other|Capture|Freeze|Modes|Images|Restore|Replace)" -exec "$$DENTROPY_ENTER" ./backup/docker' | \
+	go run ./test/report
 
 .PHONY: e2e
 e2e: build ## run the end-to-end tests against a private Docker Engine

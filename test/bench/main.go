@@ -33,6 +33,9 @@ var sections = []section{
 	{"random", "Beside Caddy's own ways in: random hosts", random},
 	{"request", "CPU per request beside the same site in a static Caddyfile", perRequest},
 	{"certificate", "Time to the first certificate", certificate},
+	{"backup", "Backup: the helper beside tar, zstd and cat", packing},
+	{"restore", "Restore: the helper beside zstd and tar", unpacking},
+	{"downtime", "Backup and restore of an app through Docker", throughDocker},
 }
 
 type table struct {
@@ -63,6 +66,7 @@ type bench struct {
 	binary  string
 	dir     string
 	profile string // where a CPU profile goes; "" for none
+	sets    []dataset
 }
 
 func main() {

@@ -4,11 +4,14 @@
 //
 //	server [-port 8080] [-name NAME] [-unhealthy] [-after 2s]
 //	server health [-port 8080]        the HEALTHCHECK: asks the running one
+//	server fill FILE MEGABYTES        writes a file that does not compress
 package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,6 +28,13 @@ import (
 
 func main() {
 	args := os.Args[1:]
+	if len(args) == 3 && args[0] == "fill" {
+		if err := fill(args[1], args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	health := len(args) > 0 && args[0] == "health"
 	if health {
 		args = args[1:]
@@ -55,6 +65,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func fill(path, megabytes string) error {
+	n, err := strconv.ParseInt(megabytes, 10, 32)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(f, rand.Reader, n<<20)
+	return errors.Join(err, f.Close())
 }
 
 // checkHealth asks the server that runs in the same container.

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// comparison is what alternating runs of our way and a peer's came to.
+type comparison struct {
+	ours, theirs []time.Duration
+	ratios       []float64 // their time by ours
+	cpu          []float64 // their processor time by ours
+	rss          int64     // the most that ours held
+}
+
+func (c *comparison) add(ours, theirs measured) {
+	c.ours, c.theirs = append(c.ours, ours.took), append(c.theirs, theirs.took)
+	c.ratios = append(c.ratios, theirs.took.Seconds()/ours.took.Seconds())
+	c.cpu = append(c.cpu, theirs.cpu.Seconds()/ours.cpu.Seconds())
+	c.rss = max(c.rss, ours.rss)
+}
+
+func (c *comparison) cells(bytes int64) []any {
+	return []any{
+		rate(bytes, middle(c.theirs)), rate(bytes, middle(c.ours)), fmt.Sprintf("%.2f ×", middle(c.ratios)),
+		slices.Min(c.ratios), slices.Max(c.ratios), fmt.Sprintf("%.2f ×", middle(c.cpu)), kib(c.rss),
+	}
+}
+
+// packing measures how fast the helper reads a volume into transit, with its hashes
+// and its index of files, beside what a user would type.
+func packing(b *bench) (table, error) {
+	t := table{
+		head: []string{"volume", "beside", "that one", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory", "size by that one's"},
+		note: fmt.Sprintf("`dentropy helper read` of a folder in the page cache into files, both ways until the data is on the disk (sync); %d alternating rounds. ", rounds) +
+			"The helper also hashes every file, every segment and the whole tree, and writes an index of files.",
+	}
+	sets, err := b.datasets()
+	if err != nil {
+		return t, err
+	}
+	for _, s := range sets {
+		var c comparison
+		var ratio float64
+		for range rounds {
+			theirs, ours, err := b.pack(s)
+			if err != nil {
+				return t, fmt.Errorf("%s: %w", s.title, err)
+			}
+			c.add(ours.measured, theirs.measured)
+			ratio = float64(ours.size) / float64(theirs.size)
+		}
+		t.add(append(append([]any{s.title, s.peer}, c.cells(s.bytes)...), ratio)...)
+	}
+	return t, nil
+}
+
+// packed is a run with the size of what it wrote.
+type packed struct {
+	measured
+	size int64
+}
+
+func (b *bench) pack(s dataset) (theirs, ours packed, err error) {
+	file := filepath.Join(b.dir, "theirs")
+	if err := errors.Join(os.RemoveAll(file), settle()); err != nil {
+		return theirs, ours, err
+	}
+	if theirs.measured, err = timed(shell(s.write, s.dir, file), file); err != nil {
+		return theirs, ours, err
+	}
+	if theirs.size, err = size(file); err != nil {
+		return theirs, ours, err
+	}
+	transit, err := b.empty("transit")
+	if err != nil {
+		return theirs, ours, err
+	}
+	cmd, err := b.helperRead(s.dir, transit)
+	if err != nil {
+		return theirs, ours, err
+	}
+	if ours.measured, err = timed(cmd, ""); err != nil {
+		return theirs, ours, err
+	}
+	ours.size, err = size(transit)
+	return theirs, ours, err
+}
+
+// unpacking is the other way.
+func unpacking(b *bench) (table, error) {
+	t := table{
+		head: []string{"volume", "beside", "that one", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory"},
+		note: fmt.Sprintf("`dentropy helper write` of what the helper packed into an empty folder beside `zstd -d | tar x` of what its peer packed, both until the data is on the disk; %d alternating rounds. ", rounds) +
+			"The helper also hashes every file and the whole tree while it writes.",
+	}
+	sets, err := b.datasets()
+	if err != nil {
+		return t, err
+	}
+	for _, s := range sets {
+		if _, _, err := b.pack(s); err != nil {
+			return t, fmt.Errorf("%s: %w", s.title, err)
+		}
+		var c comparison
+		for range rounds {
+			target, err := b.empty("target")
+			if err != nil {
+				return t, err
+			}
+			theirs, err := timed(shell(s.read, target, filepath.Join(b.dir, "theirs")), target)
+			if err != nil {
+				return t, err
+			}
+			if target, err = b.empty("target"); err != nil {
+				return t, err
+			}
+			cmd, wait, err := b.helperWrite(filepath.Join(b.dir, "transit"), target)
+			if err != nil {
+				return t, err
+			}
+			ours, err := timed(cmd, target)
+			wait()
+			if err != nil {
+				return t, err
+			}
+			c.add(ours, theirs)
+		}
+		t.add(append([]any{s.title, s.peer}, c.cells(s.bytes)...)...)
+	}
+	return t, nil
+}
+
+// empty makes a folder that is empty and at rest.
+func (b *bench) empty(name string) (string, error) {
+	dir := filepath.Join(b.dir, name)
+	return dir, errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), settle())
+}
+
+// helperRead reads a folder into a transit folder.
+func (b *bench) helperRead(dir, transit string) (*exec.Cmd, error) {
+	return b.helper("read", map[string]any{"volumes": []any{map[string]any{"id": "v", "path": dir}}, "transit": transit, "quiesced": true})
+}
+
+// helperWrite fills a folder from a transit folder.
+func (b *bench) helperWrite(transit, dir string) (*exec.Cmd, func(), error) {
+	segments, err := filepath.Glob(filepath.Join(transit, "v.tar.zst.*"))
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.Sort(segments)
+	cmd, err := b.helper("write", map[string]any{"path": dir, "strict": true})
+	if err != nil {
+		return nil, nil, err
+	}
+	// A pipe, as in its container.
+	source := exec.Command("cat", segments...)
+	out, err := source.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd.Stdin = out
+	if err := source.Start(); err != nil {
+		return nil, nil, err
+	}
+	return cmd, func() { _ = source.Wait() }, nil // it ends with cmd, which says what was wrong
+}
+
+func (b *bench) helper(task string, input any) (*exec.Cmd, error) {
+	text, err := json.Marshal(input)
+	return exec.Command(b.binary, "helper", task, string(text)), err
+}
