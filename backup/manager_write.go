@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 )
 
 // write writes the archive to w.
@@ -27,6 +28,7 @@ func (b *backupRun) write(frozen Frozen, w io.Writer) (Summary, error) {
 	if len(man.Warnings) > 0 {
 		man.Status = StatusWarnings
 	}
+	man.Warnings = slices.DeleteFunc(man.Warnings, func(w string) bool { return slices.Contains(b.app.Warnings, w) })
 	out, err := NewWriter(w, WriterOptions{Encryption: b.encryption, Recipients: b.recipients})
 	if err != nil {
 		return none, err

@@ -26,7 +26,7 @@ type Manifest struct {
 	Quiesce QuiesceReport `json:"quiesce"`
 	// Encryption is "all", "secrets" or "none".
 	Encryption string `json:"encryption"`
-	// Status is "complete" or "warnings".
+	// Status is "complete", or "warnings" where there are any, here or in App.Warnings.
 	Status   string   `json:"status"`
 	Warnings []string `json:"warnings,omitempty"`
 }

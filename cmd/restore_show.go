@@ -58,10 +58,8 @@ func showInside(p *printer, label string, m *backup.Manifest) {
 		line("images", "none: they are pulled again")
 	}
 	line("encryption", m.Encryption)
-	for i, w := range slices.Concat(app.Warnings, m.Warnings) {
-		if i < len(app.Warnings) || !slices.Contains(app.Warnings, w) {
-			p.printf("  %s %s\n", p.paint(yellow, "!"), clean(w))
-		}
+	for _, w := range slices.Concat(app.Warnings, m.Warnings) {
+		p.printf("  %s %s\n", p.paint(yellow, "!"), clean(w))
 	}
 }
 
