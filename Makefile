@@ -67,7 +67,8 @@ xcaddy: build ## build Caddy with our modules and hold it against bin/dentropy
 
 .PHONY: bench
 bench: build ## measure the figures of docs/performance.md and write them there
-	eval "$$(scripts/test-tools pebble)"; go run ./test/bench -binary bin/dentropy -o docs/performance.md
+	eval "$$(scripts/test-tools debian pebble)"; \
+	scripts/with-engine go run ./test/bench -binary bin/dentropy -o docs/performance.md
 
 .PHONY: fuzz
 fuzz: ## run every fuzzer for FUZZTIME=30s
