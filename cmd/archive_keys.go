@@ -140,13 +140,30 @@ func openKeys(cmd *cobra.Command, dir string, getenv func(string) string) (archi
 	if dir == "" {
 		return k, nil
 	}
-	// A key that cannot be read may not be needed; if it is, its absence is told.
-	if own, err := backup.OpenKeys(filepath.Join(dir, "backup", "keys")); err == nil {
-		k.ids = append(k.ids, own.Identities()...)
-	} else if !errors.Is(err, os.ErrPermission) {
-		return k, err
-	}
+	k.ids = append(k.ids, ownKey(filepath.Join(dir, "backup", "keys")))
 	return k, nil
+}
+
+// ownKey is the key in a folder, read when an archive asks for it: what a pipe brings may
+// be the first archive there is, whose key is made meanwhile.
+type ownKey string
+
+// Unwrap implements age.Identity.
+func (dir ownKey) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
+	own, err := backup.OpenKeys(string(dir))
+	if errors.Is(err, os.ErrPermission) {
+		return nil, age.ErrIncorrectIdentity // that no key opens it is told
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range own.Identities() {
+		key, err := id.Unwrap(stanzas)
+		if !errors.Is(err, age.ErrIncorrectIdentity) {
+			return key, err
+		}
+	}
+	return nil, age.ErrIncorrectIdentity
 }
 
 // identitiesIn reads a file of private keys. The recovery kit as it was printed is one
