@@ -21,6 +21,11 @@ const (
 	bigSize    = 1 << 30
 	smallFiles = 100_000
 	rounds     = 5 // alternating runs of each way
+	restores   = 3 // the same, where each takes long
+
+	// The peers: shell commands that pack $DIR into $OUT, and $OUT into the empty $DIR.
+	pack   = "tar -C $DIR -cf - . | zstd -q -1 -T0 -f -o $OUT"
+	unpack = "zstd -q -d -c $OUT | tar -C $DIR -xf -"
 )
 
 // dataset is a folder that is backed up and restored.
@@ -28,9 +33,8 @@ type dataset struct {
 	title string
 	dir   string
 	bytes int64
-	// write and read are the peers: shell commands that pack $DIR into $OUT, and $OUT into
-	// the empty folder $DIR.
-	write, read, peer string
+	// write is the peer that packs it, and peer its name.
+	write, peer string
 }
 
 // datasets makes the three volumes: a big file that compresses, many small files, and
@@ -43,11 +47,10 @@ func (b *bench) datasets() ([]dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	const tar, untar = "tar -C $DIR -cf - . | zstd -q -1 -T0 -o $OUT", "zstd -q -d -c $OUT | tar -C $DIR -xf -"
 	sets := []dataset{
-		{title: "big file, compressible", dir: "big", bytes: bigSize, write: tar, read: untar, peer: "tar, zstd -1 -T0"},
-		{title: fmt.Sprintf("%d small files", smallFiles), dir: "small", write: tar, read: untar, peer: "tar, zstd -1 -T0"},
-		{title: "media, incompressible", dir: "media", bytes: bigSize, write: "cat $DIR/film > $OUT", read: "cat $OUT > $DIR/film", peer: "cat"},
+		{title: "big file, compressible", dir: "big", bytes: bigSize, write: pack, peer: "tar, zstd -1 -T0"},
+		{title: fmt.Sprintf("%d small files", smallFiles), dir: "small", write: pack, peer: "tar, zstd -1 -T0"},
+		{title: "media, incompressible", dir: "media", bytes: bigSize, write: "cat $DIR/film > $OUT", peer: "cat"},
 	}
 	for i := range sets {
 		sets[i].dir = filepath.Join(b.dir, "data", sets[i].dir)

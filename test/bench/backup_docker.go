@@ -195,7 +195,7 @@ func peakOfHelpers(ctx context.Context) (peak int64) {
 		}
 		for _, f := range files {
 			line, err := os.ReadFile(f)
-			if err != nil || !bytes.HasPrefix(line, []byte("/dentropy\x00helper\x00")) {
+			if err != nil || !bytes.HasPrefix(line, []byte("/dentropy\x00")) || !bytes.Contains(line, []byte("\x00helper\x00")) {
 				continue // ended, or somebody else's
 			}
 			peak = max(peak, highWater(filepath.Join(filepath.Dir(f), "status")))

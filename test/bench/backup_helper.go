@@ -96,8 +96,8 @@ func (b *bench) pack(s dataset) (theirs, ours packed, err error) {
 // unpacking is the other way.
 func unpacking(b *bench) (table, error) {
 	t := table{
-		head: []string{"volume", "beside", "that one", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory"},
-		note: fmt.Sprintf("`dentropy helper write` of what the helper packed into an empty folder beside `zstd -d | tar x` of what its peer packed, both until the data is on the disk; %d alternating rounds. ", rounds) +
+		head: []string{"volume", "zstd -d, tar x", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory"},
+		note: fmt.Sprintf("`dentropy helper write` of what the helper packed, through a pipe into an empty folder, beside `zstd -d | tar x` of what `tar | zstd -1` packed, both until the data is on the disk (sync); %d alternating rounds. ", restores) +
 			"The helper also hashes every file and the whole tree while it writes.",
 	}
 	sets, err := b.datasets()
@@ -105,36 +105,41 @@ func unpacking(b *bench) (table, error) {
 		return t, err
 	}
 	for _, s := range sets {
+		s.write = pack
 		if _, _, err := b.pack(s); err != nil {
 			return t, fmt.Errorf("%s: %w", s.title, err)
 		}
 		var c comparison
-		for range rounds {
-			target, err := b.empty("target")
+		for range restores {
+			theirs, ours, err := b.unpack()
 			if err != nil {
-				return t, err
-			}
-			theirs, err := timed(shell(s.read, target, filepath.Join(b.dir, "theirs")), target)
-			if err != nil {
-				return t, err
-			}
-			if target, err = b.empty("target"); err != nil {
-				return t, err
-			}
-			cmd, wait, err := b.helperWrite(filepath.Join(b.dir, "transit"), target)
-			if err != nil {
-				return t, err
-			}
-			ours, err := timed(cmd, target)
-			wait()
-			if err != nil {
-				return t, err
+				return t, fmt.Errorf("%s: %w", s.title, err)
 			}
 			c.add(ours, theirs)
 		}
-		t.add(append([]any{s.title, s.peer}, c.cells(s.bytes)...)...)
+		t.add(append([]any{s.title}, c.cells(s.bytes)...)...)
 	}
 	return t, nil
+}
+
+func (b *bench) unpack() (theirs, ours measured, err error) {
+	target, err := b.empty("target")
+	if err != nil {
+		return theirs, ours, err
+	}
+	if theirs, err = timed(shell(unpack, target, filepath.Join(b.dir, "theirs")), target); err != nil {
+		return theirs, ours, err
+	}
+	if target, err = b.empty("target"); err != nil {
+		return theirs, ours, err
+	}
+	cmd, wait, err := b.helperWrite(filepath.Join(b.dir, "transit"), target)
+	if err != nil {
+		return theirs, ours, err
+	}
+	ours, err = timed(cmd, target)
+	wait()
+	return theirs, ours, err
 }
 
 // empty makes a folder that is empty and at rest.
