@@ -210,5 +210,6 @@ func TestBackupThroughPipe(t *testing.T) {
 		t.Errorf("restore --list: %+v, %v", list, err)
 	}
 	d.must("restore", "--undo", "--yes")
+	e.must("remove the data that an undo keeps", e.c.VolumeRemove(t.Context(), "piped2_data", false))
 	a.check(t, d)
 }
