@@ -73,12 +73,16 @@ func (p *Platform) startGuard(ctx context.Context, op string, halt []halted, hea
 	}
 	cfg, host := p.guardConfig(img, op, string(arg), path.Dir(socket), slices.Contains(info.SecurityOptions, "name=userns"))
 	g := &guard{lost: make(chan struct{})}
+	name := "dentropy-" + op + "-guard-" + randomHex()
 	err = p.call(ctx, "create guard", func(ctx context.Context, c *dockerengine.Conn) error {
-		made, err := c.ContainerCreate(ctx, cfg, host, nil, nil, "dentropy-"+op+"-guard-"+randomHex())
+		made, err := c.ContainerCreate(ctx, cfg, host, nil, nil, name)
 		g.id = made.ID
 		return err
 	})
 	if err != nil {
+		if gone(err) { // it may have been made all the same
+			err = errors.Join(err, p.removeContainer(ctx, name))
+		}
 		return nil, notMounted(err)
 	}
 	if err := p.meetGuard(ctx, g); err != nil {

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -144,13 +145,17 @@ func (p *Platform) startHelper(ctx context.Context, t helperTask) (*helperRun, e
 		return nil, err
 	}
 	r := &helperRun{p: p, ctx: ctx, t: t, fed: make(chan struct{}), stop: func() bool { return true }}
+	name := "dentropy-" + t.op + "-" + t.name + "-" + randomHex()
 	err = p.call(ctx, "create helper", func(ctx context.Context, c *dockerengine.Conn) error {
-		made, err := c.ContainerCreate(ctx, cfg, host, nil, nil, "dentropy-"+t.op+"-"+t.name+"-"+randomHex())
+		made, err := c.ContainerCreate(ctx, cfg, host, nil, nil, name)
 		r.id = made.ID
 		return err
 	})
 	if err != nil {
 		close(r.fed)
+		if gone(err) { // it may have been made all the same
+			err = errors.Join(err, p.removeContainer(ctx, name))
+		}
 		return nil, notMounted(err)
 	}
 	if err := r.begin(); err != nil {
@@ -255,10 +260,15 @@ func (r *helperRun) Close() error {
 	return err
 }
 
-// removeContainer ends and removes a container of ours; ctx may be over. One that is
-// not there is removed.
+// removeContainer ends and removes a container of ours, by its id or name; ctx may be
+// over. One that is not there is removed. An engine that is away is waited for, unless
+// ctx is over: nobody else would remove it for a long time.
 func (p *Platform) removeContainer(ctx context.Context, id string) error {
-	return p.call(context.WithoutCancel(ctx), "remove container", func(ctx context.Context, c *dockerengine.Conn) error {
+	remove := p.insist
+	if ctx.Err() != nil {
+		remove = p.call
+	}
+	return remove(context.WithoutCancel(ctx), "remove container", func(ctx context.Context, c *dockerengine.Conn) error {
 		err := c.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a removal is under way
 			return nil
