@@ -21,11 +21,12 @@ const (
 	bigSize    = 1 << 30
 	smallFiles = 100_000
 	rounds     = 5 // alternating runs of each way
-	restores   = 3 // the same, where each takes long
+	restores   = 6 // the same, each of the three first in a third of them
 
 	// The peers: shell commands that pack $DIR into $OUT, and $OUT into the empty $DIR.
-	pack   = "tar -C $DIR -cf - . | zstd -q -1 -T0 -f -o $OUT"
-	unpack = "zstd -q -d -c $OUT | tar -C $DIR -xf -"
+	pack    = "tar -C $DIR -cf - . | zstd -q -1 -T0 -f -o $OUT"
+	packAll = "tar --format=pax --xattrs --acls -C $DIR -cf - . | zstd -q -1 -T0 -f -o $OUT"
+	unpack  = "zstd -q -d -c $OUT | tar -C $DIR -xf -"
 )
 
 // dataset is a folder that is backed up and restored.
@@ -35,6 +36,8 @@ type dataset struct {
 	bytes int64
 	// write is the peer that packs it, and peer its name.
 	write, peer string
+	// cold says that nothing of it is in the page cache.
+	cold bool
 }
 
 // datasets makes the three volumes: a big file that compresses, many small files, and

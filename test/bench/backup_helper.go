@@ -38,14 +38,14 @@ func (c *comparison) cells(bytes int64) []any {
 func packing(b *bench) (table, error) {
 	t := table{
 		head: []string{"volume", "beside", "that one", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory", "size by that one's"},
-		note: fmt.Sprintf("`dentropy helper read` of a folder in the page cache into files, both ways until the data is on the disk (sync); %d alternating rounds. ", rounds) +
+		note: fmt.Sprintf("`dentropy helper read` of a folder (in the page cache where nothing else is said) into files, both ways until the data is on the disk (sync); %d alternating rounds. ", rounds) +
 			"The helper also hashes every file, every segment and the whole tree, and writes an index of files.",
 	}
 	sets, err := b.datasets()
 	if err != nil {
 		return t, err
 	}
-	for _, s := range sets {
+	for _, s := range append(sets, variants(sets)...) {
 		var c comparison
 		var ratio float64
 		for range rounds {
@@ -61,6 +61,16 @@ func packing(b *bench) (table, error) {
 	return t, nil
 }
 
+// variants are the same volumes against other peers, or from the disk.
+func variants(sets []dataset) []dataset {
+	small, media := sets[1], sets[2]
+	faithful := small
+	faithful.write, faithful.peer = packAll, "tar with xattrs and ACLs, zstd -1 -T0"
+	small.title, small.cold = small.title+", not in the page cache", true
+	media.title, media.cold = media.title+", not in the page cache", true
+	return []dataset{faithful, small, media}
+}
+
 // packed is a run with the size of what it wrote.
 type packed struct {
 	measured
@@ -69,7 +79,7 @@ type packed struct {
 
 func (b *bench) pack(s dataset) (theirs, ours packed, err error) {
 	file := filepath.Join(b.dir, "theirs")
-	if err := errors.Join(os.RemoveAll(file), settle()); err != nil {
+	if err := errors.Join(os.RemoveAll(file), b.rest(s)); err != nil {
 		return theirs, ours, err
 	}
 	if theirs.measured, err = timed(shell(s.write, s.dir, file), file); err != nil {
@@ -83,7 +93,7 @@ func (b *bench) pack(s dataset) (theirs, ours packed, err error) {
 		return theirs, ours, err
 	}
 	cmd, err := b.helperRead(s.dir, transit)
-	if err != nil {
+	if err := errors.Join(err, b.rest(s)); err != nil {
 		return theirs, ours, err
 	}
 	if ours.measured, err = timed(cmd, ""); err != nil {
@@ -93,12 +103,22 @@ func (b *bench) pack(s dataset) (theirs, ours packed, err error) {
 	return theirs, ours, err
 }
 
+// The ways to restore: what `tar` does, what the helper does by default (it writes, and reads
+// again what it has written), and what it does where only the stream is checked.
+const (
+	wayTar = iota
+	wayFull
+	wayStream
+	ways
+)
+
 // unpacking is the other way.
 func unpacking(b *bench) (table, error) {
 	t := table{
-		head: []string{"volume", "zstd -d, tar x", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory"},
-		note: fmt.Sprintf("`dentropy helper write` of what the helper packed, through a pipe into an empty folder, beside `zstd -d | tar x` of what `tar | zstd -1` packed, both until the data is on the disk (sync); %d alternating rounds. ", restores) +
-			"The helper also hashes every file and the whole tree while it writes.",
+		head: []string{"volume", "step", "zstd -d, tar x", "helper", "median of the ratios", "lowest", "highest", "of processor time", "peak memory"},
+		note: fmt.Sprintf("Packed by the helper, through a pipe into an empty folder, beside `zstd -d | tar x` of what `tar | zstd -1` packed, all until the data is on the disk (sync); %d rounds in changing order. ", restores) +
+			"A restore writes (`helper write`, which checks the frames' checksums), then reads again what is there and compares it with the manifest (`helper hash`): tar has no such step. " +
+			"With `--verify stream` the hashes are those of what was written, made on the way, and nothing is read again. A file's SHA-256 is one stream: no faster than one processor, whatever else is done.",
 	}
 	sets, err := b.datasets()
 	if err != nil {
@@ -109,37 +129,70 @@ func unpacking(b *bench) (table, error) {
 		if _, _, err := b.pack(s); err != nil {
 			return t, fmt.Errorf("%s: %w", s.title, err)
 		}
-		var c comparison
-		for range restores {
-			theirs, ours, err := b.unpack()
-			if err != nil {
-				return t, fmt.Errorf("%s: %w", s.title, err)
+		var written, checked, stream comparison
+		// Who comes first changes: what was removed just before costs the file system time.
+		for n := range restores {
+			var took [ways]measured
+			var again measured
+			for i := range ways {
+				way := (n + i) % ways
+				if took[way], err = b.unpack(way); err == nil && way == wayFull {
+					again, err = b.readAgain()
+				}
+				if err != nil {
+					return t, fmt.Errorf("%s: %w", s.title, err)
+				}
 			}
-			c.add(ours, theirs)
+			written.add(took[wayFull], took[wayTar])
+			checked.add(took[wayFull].then(again), took[wayTar])
+			stream.add(took[wayStream], took[wayTar])
 		}
-		t.add(append([]any{s.title}, c.cells(s.bytes)...)...)
+		t.add(append([]any{s.title, "written"}, written.cells(s.bytes)...)...)
+		t.add(append([]any{"", "and read again"}, checked.cells(s.bytes)...)...)
+		t.add(append([]any{"", "`--verify stream`"}, stream.cells(s.bytes)...)...)
 	}
 	return t, nil
 }
 
-func (b *bench) unpack() (theirs, ours measured, err error) {
+// unpack fills an empty folder.
+func (b *bench) unpack(way int) (measured, error) {
 	target, err := b.empty("target")
 	if err != nil {
-		return theirs, ours, err
+		return measured{}, err
 	}
-	if theirs, err = timed(shell(unpack, target, filepath.Join(b.dir, "theirs")), target); err != nil {
-		return theirs, ours, err
+	if way == wayTar {
+		return timed(shell(unpack, target, filepath.Join(b.dir, "theirs")), target)
 	}
-	if target, err = b.empty("target"); err != nil {
-		return theirs, ours, err
-	}
-	cmd, wait, err := b.helperWrite(filepath.Join(b.dir, "transit"), target)
+	cmd, wait, err := b.helperWrite(filepath.Join(b.dir, "transit"), target, way == wayFull)
 	if err != nil {
-		return theirs, ours, err
+		return measured{}, err
 	}
-	ours, err = timed(cmd, target)
-	wait()
-	return theirs, ours, err
+	defer wait()
+	return timed(cmd, target)
+}
+
+// readAgain hashes what was written.
+func (b *bench) readAgain() (measured, error) {
+	cmd, err := b.helper("hash", map[string]any{"path": filepath.Join(b.dir, "target")})
+	if err != nil {
+		return measured{}, err
+	}
+	return timed(cmd, "")
+}
+
+// then is one run after the other.
+func (m measured) then(next measured) measured {
+	return measured{took: m.took + next.took, cpu: m.cpu + next.cpu, rss: max(m.rss, next.rss)}
+}
+
+// rest lets the disk come to rest, and forgets what is in the page cache where that is
+// what is measured.
+func (b *bench) rest(s dataset) error {
+	err := settle()
+	if err == nil && s.cold {
+		err = os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
+	}
+	return err
 }
 
 // empty makes a folder that is empty and at rest.
@@ -153,14 +206,14 @@ func (b *bench) helperRead(dir, transit string) (*exec.Cmd, error) {
 	return b.helper("read", map[string]any{"volumes": []any{map[string]any{"id": "v", "path": dir}}, "transit": transit, "quiesced": true})
 }
 
-// helperWrite fills a folder from a transit folder.
-func (b *bench) helperWrite(transit, dir string) (*exec.Cmd, func(), error) {
+// helperWrite fills a folder from a transit folder; without sums where it is read again.
+func (b *bench) helperWrite(transit, dir string, again bool) (*exec.Cmd, func(), error) {
 	segments, err := filepath.Glob(filepath.Join(transit, "v.tar.zst.*"))
 	if err != nil {
 		return nil, nil, err
 	}
 	slices.Sort(segments)
-	cmd, err := b.helper("write", map[string]any{"path": dir, "strict": true})
+	cmd, err := b.helper("write", map[string]any{"path": dir, "strict": true, "no_sums": again})
 	if err != nil {
 		return nil, nil, err
 	}
