@@ -38,7 +38,7 @@ func (a *Archive) Files(volume string) iter.Seq2[FileEntry, error] {
 		t, err := a.tree(volume)
 		if err == nil {
 			if i, ok := a.byName[filesName(volume)]; ok {
-				err = a.listed(&a.members[i], yield)
+				err = a.listed(&a.members[i], t, yield)
 			} else {
 				err = a.unlisted(t, yield)
 			}
@@ -53,11 +53,14 @@ func (a *Archive) Files(volume string) iter.Seq2[FileEntry, error] {
 var errStop = errors.New("stop")
 
 // listed gives the entries of an index of files.
-func (a *Archive) listed(m *indexMember, yield func(FileEntry, error) bool) error {
+func (a *Archive) listed(m *indexMember, t *Tree, yield func(FileEntry, error) bool) error {
 	if err := a.prove(m); err != nil {
 		return err
 	}
-	return readFiles(io.NewSectionReader(a.ra, m.Offset, m.Size), func(e *FileEntry) error {
+	return readFiles(io.NewSectionReader(a.ra, m.Offset, m.Size), t, func(e *FileEntry) error {
+		if err := a.over(); err != nil {
+			return err
+		}
 		if !yield(*e, nil) {
 			return errStop
 		}
@@ -91,6 +94,9 @@ func (a *Archive) unlisted(t *Tree, yield func(FileEntry, error) bool) error {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if err == nil {
+			err = a.over()
 		}
 		if err != nil {
 			return err
@@ -131,13 +137,15 @@ func cleanPath(path string) string {
 	return path
 }
 
-// readFiles reads an index of files.
-func readFiles(r io.Reader, each func(*FileEntry) error) error {
+// readFiles reads the index of files of a volume. It has as many lines as the volume has
+// entries, in the order of the tar.
+func readFiles(r io.Reader, t *Tree, each func(*FileEntry) error) error {
 	bad := func(err error) error { return fmt.Errorf("%w: an index of files: %w", ErrCorrupt, err) }
 	dec := frame.NewReader(r, 1)
 	defer dec.Close()
 	sc := bufio.NewScanner(dec)
 	sc.Buffer(make([]byte, 0, 64<<10), maxLine)
+	lines, next := int64(0), int64(0)
 	for sc.Scan() {
 		var e FileEntry
 		line := sc.Bytes()
@@ -150,6 +158,13 @@ func readFiles(r io.Reader, each func(*FileEntry) error) error {
 		if len(e.Type) != 1 || e.Size < 0 || e.Offset < 0 || e.Name() == "" {
 			return bad(errors.New("a line of no sense"))
 		}
+		if lines++; lines > t.Entries {
+			return bad(fmt.Errorf("it has more lines than the volume has entries, %d", t.Entries))
+		}
+		if e.Offset < next || e.Offset > t.TarSize-int64(len(tarx.Trailer)) {
+			return bad(fmt.Errorf("line %d is not in the order of the tar, or points out of it", lines))
+		}
+		next = e.Offset + blockSize
 		if err := each(&e); err != nil {
 			return err
 		}

@@ -258,6 +258,24 @@ func TestHostileArchives(t *testing.T) {
 			editManifest(t, p, func(m map[string]any) { trees(m)["db"].(map[string]any)["tar_size"] = -1 })
 			return p
 		}, "out of range"},
+		{"more special files than files", func(p []part) []part {
+			editManifest(t, p, func(m map[string]any) {
+				trees(m)["db"].(map[string]any)["special"] = map[string]any{"setid": 1 << 40, "devices": 0}
+			})
+			return p
+		}, "special files"},
+		{"a thousand examples", func(p []part) []part {
+			editManifest(t, p, func(m map[string]any) {
+				trees(m)["db"].(map[string]any)["special"] = map[string]any{"setid": 1, "devices": 0, "examples": make([]string, 1000)}
+			})
+			return p
+		}, "special files"},
+		{"a long example", func(p []part) []part {
+			editManifest(t, p, func(m map[string]any) {
+				trees(m)["db"].(map[string]any)["special"] = map[string]any{"setid": 1, "devices": 0, "examples": []string{strings.Repeat("x", 4000)}}
+			})
+			return p
+		}, "special files"},
 		{"sizes that do not add up", func(p []part) []part {
 			editManifest(t, p, func(m map[string]any) { trees(m)["db"].(map[string]any)["tar_size"] = 1 << 50 })
 			return p

@@ -161,7 +161,7 @@ func fileEntry(f testFile, offset int64) backup.FileEntry {
 	if strings.Contains(e.Path, "\xff") {
 		e.Path, e.PathBytes = "", []byte(e.Path)
 	}
-	if h.Type == tarx.TypeFile {
+	if h.Type == tarx.TypeFile && h.Size <= 1<<30 { // larger ones are for tests that never get as far as their hash
 		whole := f.data
 		if h.Data != nil {
 			whole = make([]byte, h.Size)

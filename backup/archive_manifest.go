@@ -113,6 +113,12 @@ func checkTree(t *Tree) error {
 	if t.TarSize < 0 || t.Entries < 0 || t.Files < 0 || t.Bytes < 0 || t.Stored < 0 || t.NotesLost < 0 || len(t.Notes) > MaxNotes {
 		return errors.New("a count is out of range")
 	}
+	if s := t.Special; s != nil {
+		long := func(path string) bool { return len(path) > MaxExample }
+		if s.SetID < 0 || s.SetID > t.Files || s.Devices < 0 || s.Devices > t.Entries-t.Files || len(s.Examples) > MaxExamples || slices.ContainsFunc(s.Examples, long) {
+			return errors.New("what it says about special files is out of range")
+		}
+	}
 	if len(t.Segments) == 0 { // even the tar of an empty folder is none
 		return errors.New("it has no segments")
 	}

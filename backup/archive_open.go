@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -25,8 +26,9 @@ type Archive struct {
 	byName     map[string]int
 	salvaged   error // why it is not complete; nil where it is
 
-	mu      sync.Mutex      // guards checked
+	mu      sync.Mutex      // guards all below
 	checked map[string]bool // members whose hash was found right
+	ctx     context.Context // see Until; nil: for ever
 }
 
 // OpenArchive reads the end of an archive, its index and its head. size is the length of
@@ -44,10 +46,11 @@ func OpenArchive(ra io.ReaderAt, size int64, identities ...age.Identity) (*Archi
 	if err := a.readIndex(index); err != nil {
 		return nil, err
 	}
-	if err := a.readHead(); err != nil {
+	head, err := a.readHead()
+	if err != nil {
 		return nil, err
 	}
-	if err := a.checkOrder(index); err != nil {
+	if err := a.checkOrder(index, head); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -218,71 +221,31 @@ func (a *Archive) readIndex(e endMarker) error {
 	return nil
 }
 
-// readHead reads manifest, settings and secrets.
-func (a *Archive) readHead() error {
-	text, err := a.content(nameFormat, maxFormat)
+// readHead reads manifest, settings and secrets where a Reader finds them too: at the
+// front of the file. The index must list just these, in their places, or whoever reads from
+// the front would see another archive than whoever goes by the index.
+func (a *Archive) readHead() (*Reader, error) {
+	r, err := newReader(io.NewSectionReader(a.ra, 0, a.size), a.identities)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	manifestSum, err := parseFormat(text)
-	if err != nil {
-		return err
+	same := func(x, y indexMember) bool { return x.line() == y.line() }
+	if len(a.members) < len(r.front) || !slices.EqualFunc(a.members[:len(r.front)], r.front, same) {
+		return nil, fmt.Errorf("%w: the index is not of the members at the front", ErrCorrupt)
 	}
-	if text, err = a.content(nameManifest, maxHead); err != nil {
-		return err
-	}
-	if blobOf(text).SHA256 != manifestSum {
-		return fmt.Errorf("%w: %s does not have the hash that it should", ErrCorrupt, nameManifest)
-	}
-	m, err := decodeManifest(text)
-	if err != nil {
-		return err
-	}
-	a.manifest = &m.Manifest
-	a.secretsAs = secretsName(m.Encryption)
-	if text, err = a.content(nameSettings, maxHead); err != nil {
-		return err
-	}
-	if a.sealed, err = a.content(a.secretsAs, maxHead); err != nil {
-		return err
-	}
-	if m.Head[nameSettings] != blobOf(text) || m.Head[a.secretsAs] != blobOf(a.sealed) {
-		return fmt.Errorf("%w: settings or secrets are not those that the manifest names", ErrCorrupt)
-	}
-	if a.manifest.App, err = decodeSettings(text); err != nil {
-		return err
-	}
-	if err := checkApp(a.manifest, a.manifest.App); err != nil {
-		return fmt.Errorf("%w: the settings: %w", ErrCorrupt, err)
-	}
-	return sameApp(m.App, a.manifest.App)
-}
-
-// content reads a small member.
-func (a *Archive) content(name string, limit int64) ([]byte, error) {
-	i, ok := a.byName[name]
-	if !ok {
-		return nil, fmt.Errorf("%w: %s is missing", ErrCorrupt, name)
-	}
-	m := &a.members[i]
-	if m.Size > limit {
-		return nil, fmt.Errorf("%w: %s has %d bytes, more than the %d that it may have", ErrCorrupt, name, m.Size, limit)
-	}
-	return io.ReadAll(a.open(m))
+	a.manifest, a.secretsAs, a.sealed = r.manifest, r.secretsAs, r.sealed
+	return r, nil
 }
 
 // checkOrder holds the index against the manifest, and takes the frames from it.
-func (a *Archive) checkOrder(e endMarker) error {
+func (a *Archive) checkOrder(e endMarker, head *Reader) error {
 	if e.ID != a.manifest.ID || e.Status != a.manifest.Status {
 		return fmt.Errorf("%w: the end marker is that of another archive", ErrCorrupt)
 	}
-	o := newOrder(a.manifest)
-	for i := range a.members {
+	o := head.order
+	for i := len(head.front); i < len(a.members); i++ {
 		im := &a.members[i]
 		m := a.member(im)
-		if m.Kind == MemberHead {
-			continue
-		}
 		want, err := o.admit(&m)
 		if err != nil {
 			return fmt.Errorf("%w: the index of members: %w", ErrCorrupt, err)
@@ -299,6 +262,25 @@ func (a *Archive) checkOrder(e endMarker) error {
 		}
 	}
 	return o.complete()
+}
+
+// Until lets listings and tars of a part end with ctx. The archive has it for all who use
+// it.
+func (a *Archive) Until(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ctx = ctx
+}
+
+// over is not nil once the context of Until is.
+func (a *Archive) over() error {
+	a.mu.Lock()
+	ctx := a.ctx
+	a.mu.Unlock()
+	if ctx == nil {
+		return nil
+	}
+	return ctx.Err()
 }
 
 // Manifest is what the archive says about itself, with the app without its secrets and,

@@ -8,7 +8,7 @@ import (
 
 // order knows which member may come next behind the head, and what its hash must be.
 type order struct {
-	m       *Manifest
+	m       *Manifest       // nil before it is known: then only unknown members come
 	images  map[string]bool // paths that came
 	unknown map[string]bool
 	volume  string // whose segments, and then index, come or came last

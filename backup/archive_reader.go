@@ -16,6 +16,7 @@ import (
 // sizes are held against the manifest, and all content against its hash.
 type Reader struct {
 	tar        *outerTar
+	source     *endable // what the archive comes from; nil where that never stalls
 	identities []age.Identity
 	manifest   *Manifest
 	head       map[string]Blob
@@ -29,31 +30,59 @@ type Reader struct {
 	want  string  // its hash, if it is known already
 	sum   hash.Hash
 	at    int64  // where its content begins
-	order *order // what may come next
+	order *order // what may come next; without a manifest until that is read
 	err   error  // final
 
 	sums    hash.Hash         // of the checksums as they must be
 	lines   hash.Hash         // of the index as it must be
 	unsure  map[string]string // hashes of members that only the checksums prove, by name
 	members int
-	last    indexMember // the member before
+	last    indexMember   // the member before
+	front   []indexMember // those of the head
 }
 
 // NewReader reads the head of an archive: manifest, settings, secrets. Age encryption is
 // recognised by itself; identities are then needed.
 func NewReader(r io.Reader, identities ...age.Identity) (*Reader, error) {
-	plain, err := decrypted(r, identities)
+	return openReader(&endable{r: r}, identities)
+}
+
+// OpenReader is NewReader for a stream that may stall: the head is read, or ctx is over.
+// Until says how that is for what comes after it.
+func OpenReader(ctx context.Context, r io.Reader, identities ...age.Identity) (*Reader, error) {
+	src := &endable{r: r}
+	defer src.until(ctx)()
+	return openReader(src, identities)
+}
+
+func openReader(src *endable, identities []age.Identity) (*Reader, error) {
+	plain, err := decrypted(src, identities)
 	if err != nil {
 		return nil, err
 	}
-	return newReader(plain, identities)
+	ar, err := newReader(plain, identities)
+	if err != nil {
+		return nil, err
+	}
+	ar.source = src
+	return ar, nil
+}
+
+// Until lets all reading end with ctx, until back is called: Next, Read and Finish then
+// return its error, also while they wait for the stream, and the Reader is of no use any
+// more. What they were waiting for is read all the same, and lost.
+func (r *Reader) Until(ctx context.Context) (back func()) {
+	if r.source == nil {
+		return func() {}
+	}
+	return r.source.until(ctx)
 }
 
 // newReader reads the head of a decrypted archive.
 func newReader(plain io.Reader, identities []age.Identity) (*Reader, error) {
 	ar := &Reader{
 		tar: newOuterTar(plain, 0), identities: identities,
-		sums: sha256.New(), lines: sha256.New(), unsure: make(map[string]string),
+		sums: sha256.New(), lines: sha256.New(), unsure: make(map[string]string), order: newOrder(nil),
 	}
 	if err := ar.readHead(); err != nil {
 		return nil, err
@@ -126,6 +155,7 @@ func (r *Reader) readHead() error {
 		return err
 	}
 	r.manifest, r.head = &m.Manifest, m.Head
+	r.order.m = r.manifest
 	if r.head == nil {
 		r.head = map[string]Blob{}
 	}
@@ -146,7 +176,6 @@ func (r *Reader) readHead() error {
 		return err
 	}
 	delete(r.unsure, nameManifest)
-	r.order = newOrder(r.manifest)
 	return nil
 }
 
@@ -183,7 +212,10 @@ func (r *Reader) headMember(name string, limit int64) ([]byte, error) {
 			return nil, err
 		}
 		if m.Kind == MemberUnknown && name != nameFormat {
-			if err := r.finishMember(); err != nil {
+			if _, err := r.order.admit(m); err != nil {
+				return nil, fmt.Errorf("%w at offset %d: %w", ErrCorrupt, r.at, err)
+			}
+			if err := r.finishHead(); err != nil {
 				return nil, err
 			}
 			continue
@@ -205,8 +237,17 @@ func (r *Reader) headMember(name string, limit int64) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return text, r.finishMember()
+		return text, r.finishHead()
 	}
+}
+
+// finishHead notes down a member of the head.
+func (r *Reader) finishHead() error {
+	if err := r.finishMember(); err != nil {
+		return err
+	}
+	r.front = append(r.front, r.last)
+	return nil
 }
 
 // begin reads the header of the next member and makes it the current one.

@@ -69,11 +69,11 @@ func (s *selectedTar) Close() error {
 
 // choose finds what goes into a tar of a part.
 func (a *Archive) choose(t *Tree, match func(string) bool) ([]selected, error) {
-	matches, parents, targets, err := a.wanted(t.Volume, match)
+	want, err := a.wanted(t.Volume, match)
 	if err != nil {
 		return nil, err
 	}
-	if !matches {
+	if !want.any {
 		return nil, notThere(fmt.Sprintf("volume %q", t.Volume), "what was asked for")
 	}
 	var list []selected
@@ -88,10 +88,10 @@ func (a *Archive) choose(t *Tree, match func(string) bool) ([]selected, error) {
 			open.end, open = e.Offset, nil
 		}
 		path := e.Name()
-		chosen := match(path) || e.Type == string(tarx.TypeFolder) && parents[path]
+		chosen := match(path) || e.Type == string(tarx.TypeFolder) && want.parents[path]
 		s := selected{offset: e.Offset, end: t.TarSize - int64(len(tarx.Trailer)), name: path}
 		if !chosen {
-			if targets[path] && e.Type == string(tarx.TypeFile) {
+			if want.targets[path] && e.Type == string(tarx.TypeFile) {
 				open = &s
 				files[path] = open
 			}
@@ -109,6 +109,9 @@ func (a *Archive) choose(t *Tree, match func(string) bool) ([]selected, error) {
 		if n := len(list); n > 0 && s.plain() && list[n-1].plain() && list[n-1].end == s.offset {
 			list[n-1].end = s.end
 		} else {
+			if err := want.keep(path); err != nil {
+				return nil, err
+			}
 			list = append(list, s)
 		}
 		open = &list[len(list)-1]
@@ -116,34 +119,76 @@ func (a *Archive) choose(t *Tree, match func(string) bool) ([]selected, error) {
 	return list, nil
 }
 
+// maxKept bounds the paths that are kept of an index of files, in bytes: a few kilobytes
+// of an archive can hold millions of long ones.
+const maxKept = 512 << 20
+
+// wish is what is wanted of a volume.
+type wish struct {
+	any     bool            // there is something
+	parents map[string]bool // folders that it is in
+	targets map[string]bool // files that hard links of it are names of
+	kept    int64           // bytes of paths
+}
+
+// keep counts a path that is kept.
+func (w *wish) keep(path string) error {
+	if w.kept += int64(len(path)); w.kept > maxKept {
+		return &Problem{
+			Message: "the paths of what was asked for are more than can be kept in memory",
+			Hint:    "ask for less, or take the whole volume out",
+		}
+	}
+	return nil
+}
+
 // wanted looks through the index once: which folders the matches are in, and which files
 // matching hard links are names of.
-func (a *Archive) wanted(volume string, match func(string) bool) (any bool, parents, targets map[string]bool, err error) {
-	parents, targets = map[string]bool{".": true}, map[string]bool{}
+func (a *Archive) wanted(volume string, match func(string) bool) (*wish, error) {
+	// Folders have lines of their own: more of them than these and the lines so far make no
+	// sense, and each costs a look at the whole path.
+	const spareFolders = 4096
+	w := &wish{parents: map[string]bool{".": true}, targets: map[string]bool{}}
+	lines := 0
 	for e, err := range a.Files(volume) {
 		if err != nil {
-			return false, nil, nil, err
+			return nil, err
 		}
+		lines++
 		path := e.Name()
 		if !match(path) {
 			continue
 		}
-		any = true
-		for i := strings.LastIndexByte(path, '/'); i > 0; i = strings.LastIndexByte(path[:i], '/') {
-			parents[path[:i]] = true
+		w.any = true
+		before := len(w.parents)
+		for i := strings.LastIndexByte(path, '/'); i > 0 && !w.parents[path[:i]]; i = strings.LastIndexByte(path[:i], '/') {
+			w.parents[path[:i]] = true
+			if len(w.parents) > lines+spareFolders {
+				return nil, fmt.Errorf("%w: the index of files of volume %q names files in folders that it does not have", ErrCorrupt, volume)
+			}
+		}
+		if len(w.parents) > before {
+			err = w.keep(path)
 		}
 		if e.Type == string(tarx.TypeHardLink) {
-			targets[e.Target()] = true
+			w.targets[e.Target()] = true
+			err = errors.Join(err, w.keep(e.Target()))
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	return any, parents, targets, nil
+	return w, nil
 }
 
 // writeSelected writes the tar.
 func (a *Archive) writeSelected(w io.Writer, t *Tree, list []selected) error {
 	in := &frameStream{a: a, tree: t}
 	for i := range list {
-		err := writeRun(w, in, &list[i])
+		err := a.over()
+		if err == nil {
+			err = writeRun(w, in, &list[i])
+		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tarx.ErrHeader) {
 			err = fmt.Errorf("%w: it is not where the index of files says: %w", ErrCorrupt, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"filippo.io/age"
 	"github.com/dentropy/dentropycloud/backup/tarx"
@@ -18,10 +19,11 @@ import (
 // that every volume can be decompressed and is a sound tar, and that the indexes of files
 // say what is in them. report may be nil.
 func VerifyStream(ctx context.Context, r io.Reader, report func(Progress), identities ...age.Identity) (*Manifest, error) {
-	ar, err := NewReader(r, identities...)
+	ar, err := OpenReader(ctx, r, identities...)
 	if err != nil {
 		return nil, err
 	}
+	defer ar.Until(ctx)()
 	return ar.manifest, verify(ctx, ar, nil, report)
 }
 
@@ -35,8 +37,8 @@ func (a *Archive) Verify(ctx context.Context, report func(Progress)) error {
 	if err != nil {
 		return err
 	}
-	if ar.manifest.ID != a.manifest.ID {
-		return fmt.Errorf("%w: it has two ids", ErrCorrupt)
+	if !slices.EqualFunc(ar.front, a.members[:min(len(ar.front), len(a.members))], func(x, y indexMember) bool { return x.line() == y.line() }) {
+		return fmt.Errorf("%w: its front has changed since it was opened", ErrCorrupt)
 	}
 	return verify(ctx, ar, a.manifest.Trees, report)
 }
@@ -74,11 +76,11 @@ func verify(ctx context.Context, r *Reader, frames map[string]*Tree, report func
 		switch m.Kind {
 		case MemberSegment:
 			if m.Segment == 0 {
-				vol = startVolumeCheck(r.manifest.Trees[m.Volume])
+				vol = startVolumeCheck(ctx, r.manifest.Trees[m.Volume])
 			}
 			err = vol.segment(in, frames, m)
 		case MemberIndex:
-			err = vol.index(in, m.Volume)
+			err = vol.index(ctx, in, m.Volume)
 			vol = nil
 		default:
 			_, err = io.Copy(io.Discard, in)
@@ -125,12 +127,12 @@ type volumeCheck struct {
 }
 
 // startVolumeCheck begins with a volume. It ends with index, or close.
-func startVolumeCheck(t *Tree) *volumeCheck {
+func startVolumeCheck(ctx context.Context, t *Tree) *volumeCheck {
 	pr, pw := io.Pipe()
 	v := &volumeCheck{tree: t, pipe: pw, done: make(chan struct{}), sum: sha256.New()}
 	go func() {
 		defer close(v.done)
-		v.err = v.parse(pr)
+		v.err = v.parse(ctx, pr)
 		pr.CloseWithError(v.err)
 	}()
 	return v
@@ -146,7 +148,7 @@ func (v *volumeCheck) close(err error) {
 func (v *volumeCheck) segment(in io.Reader, frames map[string]*Tree, m *Member) error {
 	w := io.Writer(v.pipe)
 	var fc *frameCheck
-	if t := frames[m.Volume]; t != nil && len(t.Segments[m.Segment].Frames) > 0 {
+	if t := frames[m.Volume]; t != nil && m.Segment < len(t.Segments) && len(t.Segments[m.Segment].Frames) > 0 {
 		fc = &frameCheck{frames: t.Segments[m.Segment].Frames}
 		w = io.MultiWriter(fc, v.pipe)
 	}
@@ -172,11 +174,11 @@ func (v *volumeCheck) segment(in io.Reader, frames map[string]*Tree, m *Member) 
 }
 
 // index ends the data and holds the index of files against it.
-func (v *volumeCheck) index(in io.Reader, volume string) error {
+func (v *volumeCheck) index(ctx context.Context, in io.Reader, volume string) error {
 	sum := sha256.New()
-	listed := readFiles(in, func(e *FileEntry) error {
+	listed := readFiles(in, v.tree, func(e *FileEntry) error {
 		sum.Write(entryLine(e))
-		return nil
+		return ctx.Err()
 	})
 	v.close(nil)
 	if v.err != nil {
@@ -192,12 +194,16 @@ func (v *volumeCheck) index(in io.Reader, volume string) error {
 }
 
 // parse reads the tar of the volume.
-func (v *volumeCheck) parse(segments io.Reader) error {
+func (v *volumeCheck) parse(ctx context.Context, segments io.Reader) error {
 	s := newTarStream(segments, v.tree)
 	defer s.Close()
 	tr := tarx.NewReader(s)
-	var entries, files int64
+	var entries, files, size int64
 	for {
+		// The holes of a file cost time and come from nothing: the stream cannot end this.
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -209,7 +215,11 @@ func (v *volumeCheck) parse(segments io.Reader) error {
 		entries++
 		if h.Type == tarx.TypeFile {
 			files++
-			if e.SHA256, e.ZeroSHA256, err = hashEntry(tr, h); err != nil {
+			if h.Size > v.tree.Bytes-size {
+				return fmt.Errorf("%w: the files of volume %q are larger than the manifest says", ErrCorrupt, v.tree.Volume)
+			}
+			size += h.Size
+			if e.SHA256, e.ZeroSHA256, err = hashEntry(ctx, tr, h); err != nil {
 				return tarError(v.tree.Volume, err)
 			}
 		}
@@ -217,6 +227,9 @@ func (v *volumeCheck) parse(segments io.Reader) error {
 	}
 	if tr.Offset()+int64(len(tarx.Trailer)) != v.tree.TarSize || entries != v.tree.Entries || files != v.tree.Files {
 		return fmt.Errorf("%w: volume %q has %d entries, and the manifest says %d", ErrCorrupt, v.tree.Volume, entries, v.tree.Entries)
+	}
+	if size != v.tree.Bytes {
+		return fmt.Errorf("%w: the files of volume %q have %d bytes, and the manifest says %d", ErrCorrupt, v.tree.Volume, size, v.tree.Bytes)
 	}
 	// What the tar reader did not want to see is still to be decoded.
 	_, err := io.Copy(io.Discard, s)
@@ -236,7 +249,7 @@ func tarError(volume string, err error) error {
 }
 
 // hashEntry is the content hash of the file that tr stands at.
-func hashEntry(tr *tarx.Reader, h *tarx.Header) (plain, zero string, err error) {
+func hashEntry(ctx context.Context, tr *tarx.Reader, h *tarx.Header) (plain, zero string, err error) {
 	sum := newContentHash()
 	data := h.Data
 	if data == nil && h.Size > 0 {
@@ -244,6 +257,9 @@ func hashEntry(tr *tarx.Reader, h *tarx.Header) (plain, zero string, err error) 
 	}
 	pos := int64(0)
 	for _, x := range data {
+		if err := ctx.Err(); err != nil {
+			return "", "", err
+		}
 		sum.Zeros(x.Offset - pos)
 		if _, err := io.CopyN(sum, tr, x.Length); err != nil {
 			if errors.Is(err, io.EOF) {

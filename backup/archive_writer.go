@@ -105,7 +105,7 @@ func (w *Writer) start(m *Manifest, app *App) error {
 	}
 	public, secrets := Redact(app)
 	m.App = public
-	if err := errors.Join(checkManifest(m), checkApp(m, app)); err != nil {
+	if err := errors.Join(checkManifest(m), checkApp(m, app), checkRoom(m)); err != nil {
 		return fmt.Errorf("write the manifest: %w", err)
 	}
 	settings, err := encodeSettings(public)
@@ -134,6 +134,30 @@ func (w *Writer) start(m *Manifest, app *App) error {
 		if err := w.bytes(part.name, part.data); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// tailMembers are index, checksums and end marker, headMembers what is before the data.
+const (
+	headMembers = 5
+	tailMembers = 3
+)
+
+// checkRoom refuses before the first byte what the archive's reader would refuse.
+func checkRoom(m *Manifest) error {
+	members, frames := headMembers+tailMembers, 0
+	if m.ImagesInside {
+		members += 2 // at least
+	}
+	for _, t := range m.Trees {
+		members += len(t.Segments) + 1
+		for i := range t.Segments {
+			frames += len(t.Segments[i].Frames)
+		}
+	}
+	if members > maxMembers || frames > maxFrames {
+		return fmt.Errorf("%d members and %d frames are more than the %d and %d that an archive can have", members, frames, maxMembers, maxFrames)
 	}
 	return nil
 }
@@ -262,7 +286,7 @@ func (w *Writer) finish() (Summary, error) {
 	if w.manifest.ImagesInside && len(w.blobs) == 0 {
 		return Summary{}, errors.New("finish the archive: the images are missing")
 	}
-	if len(w.members) >= maxMembers {
+	if len(w.members)+tailMembers > maxMembers {
 		return Summary{}, fmt.Errorf("finish the archive: more than %d members", maxMembers)
 	}
 	index, err := encodeIndex(w.manifest.ID, w.members)

@@ -49,6 +49,8 @@ func (w *Writer) images(tr *tar.Reader) error {
 		want := Blob{Size: hdr.Size}
 		if m := blobRE.FindStringSubmatch(path); m != nil {
 			want.SHA256 = m[1]
+		} else if hdr.Size > maxHead {
+			return fmt.Errorf("write the images: %s has %d bytes, more than the %d that it may have", path, hdr.Size, maxHead)
 		}
 		if err := w.member(prefixImages+path, tr, want, nil); err != nil {
 			return err

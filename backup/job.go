@@ -62,8 +62,10 @@ const (
 )
 
 const (
-	// keptJobs is how many ended jobs can still be looked at.
-	keptJobs = 50
+	// keptJobs is how many ended jobs can still be looked at, and keptEstimates how many
+	// estimates: each question on a terminal makes one, and they push out no others.
+	keptJobs      = 50
+	keptEstimates = 10
 	// rateOver is the time over which a rate is reckoned: long enough that it does not
 	// jump, short enough to show that something has become slow.
 	rateOver = 5 * time.Second
@@ -104,17 +106,18 @@ func (m *Manager) NewJob(kind, id string) (*Job, error) {
 
 // dropJobsLocked forgets the oldest of too many ended jobs.
 func (m *Manager) dropJobsLocked() {
-	ended := 0
+	most := map[bool]int{false: keptJobs, true: keptEstimates} // by: it is an estimate
 	for _, j := range m.jobs {
-		if j.View().State != jobRunning {
-			ended++
+		if v := j.View(); v.State != jobRunning {
+			most[v.Kind == kindEstimate]--
 		}
 	}
 	m.jobs = slices.DeleteFunc(m.jobs, func(j *Job) bool {
-		if ended <= keptJobs || j.View().State == jobRunning {
+		v := j.View()
+		if v.State == jobRunning || most[v.Kind == kindEstimate] >= 0 {
 			return false
 		}
-		ended--
+		most[v.Kind == kindEstimate]++
 		return true
 	})
 }
@@ -329,6 +332,10 @@ func (j *Job) Follow(ctx context.Context, show func(JobView) error) error {
 		}
 	}
 }
+
+// Context is over once the job is cancelled or has ended: for what belongs to it and is
+// done before Backup, Restore or Undo.
+func (j *Job) Context() context.Context { return j.ctx }
 
 // Cancel ends the job; its app is brought back first.
 func (j *Job) Cancel() { j.cancel() }

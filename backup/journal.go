@@ -74,6 +74,8 @@ type fileJournal struct {
 	mu   sync.Mutex // guards all below
 	f    *os.File
 	good int64 // where the last whole line ends
+	// steps are those of all entries.
+	steps map[string]bool
 	// broken is set where a torn line could not be taken back.
 	broken error
 }
@@ -134,6 +136,10 @@ func (j *fileJournal) Append(step string, data any) error {
 	if err := j.write(e); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
+	if j.steps == nil {
+		j.steps = map[string]bool{}
+	}
+	j.steps[step] = true
 	return nil
 }
 
@@ -159,6 +165,13 @@ func (j *fileJournal) write(v any) error {
 		j.broken = fmt.Errorf("the journal ends in half a line: %w", errors.Join(err, back))
 	}
 	return err
+}
+
+// has reports whether an entry of a step has been taken down.
+func (j *fileJournal) has(step string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.steps[step]
 }
 
 // finish ends the journal of an operation that has nothing left to do.

@@ -45,6 +45,10 @@ type storedRecord struct {
 
 // OpenKeys reads the keys in dir, which need not be there.
 func OpenKeys(dir string) (*Keys, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find the folder of keys: %w", err)
+	}
 	k := &Keys{dir: dir}
 	if err := k.loadLocked(); err != nil {
 		return nil, err
@@ -168,7 +172,7 @@ func (k *Keys) Ensure() (created bool, err error) {
 
 // createLocked makes a key, or takes the one that another process makes at this moment.
 func (k *Keys) createLocked() (created bool, err error) {
-	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+	if err := MakeFolder(k.dir); err != nil {
 		return false, fmt.Errorf("make the folder of keys: %w", err)
 	}
 	id, err := age.GenerateX25519Identity()
@@ -240,13 +244,16 @@ type KeyStatus struct {
 	// a copy elsewhere.
 	Private bool `json:"private"`
 	Stored  bool `json:"stored"`
+	// Folder is where the private half is, or would be: a path on the machine where the
+	// work is done.
+	Folder string `json:"folder"`
 }
 
 // Status says what there is.
 func (k *Keys) Status() KeyStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := KeyStatus{Recipients: []string{}, Private: k.identity != nil, Stored: k.stored}
+	s := KeyStatus{Recipients: []string{}, Private: k.identity != nil, Stored: k.stored, Folder: k.dir}
 	if k.recipient != nil {
 		s.Recipients = append(s.Recipients, k.recipient.String())
 	}

@@ -114,20 +114,19 @@ func ParseIdentities(r io.Reader) ([]age.Identity, error) {
 	if len(text) > maxKeyFile {
 		return nil, errors.New("too large for a key")
 	}
+	if bytes.HasPrefix(text, []byte(ageMagic)) || bytes.HasPrefix(text, []byte(ageArmor)) {
+		return nil, noKey("it is itself encrypted", "decrypt it with age -d first, and give what comes out")
+	}
 	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("-----BEGIN")) {
 		id, err := agessh.ParseIdentity(text)
 		if err != nil {
-			return nil, errors.New("not an SSH key that age can use, or one with a passphrase: take the passphrase off a copy with ssh-keygen -p")
+			return nil, whyNoSSHKey(text, err)
 		}
 		return []age.Identity{id}, nil
 	}
-	if bytes.HasPrefix(text, []byte(ageMagic)) {
-		return nil, errors.New("the key is itself encrypted: decrypt it with age -d first")
-	}
 	ids, err := age.ParseIdentities(bytes.NewReader(text))
 	if err != nil {
-		// age quotes lines.
-		return nil, errors.New("no lines that begin with AGE-SECRET-KEY-1, or others beside them")
+		return nil, whyNoIdentities(text) // age quotes lines
 	}
 	return ids, nil
 }

@@ -37,6 +37,10 @@ type Config struct {
 	// Resting is told about apps that are about to stop (see FreezeOptions), and again,
 	// with Over set, when they run. May be nil.
 	Resting func(*Resting)
+	// Drain is called after Resting has told of an app that is about to stop, and returns
+	// when the requests that are under way to it have ended or need not be waited for any
+	// more; at once when its context is over. May be nil.
+	Drain func(context.Context, *Resting)
 	// Probe asks a restored site (see ApplyOptions). May be nil.
 	Probe func(ctx context.Context, host string) error
 	// Ended is told about each job that has ended. May be nil.
@@ -93,8 +97,11 @@ func (m *Manager) Configure(cfg Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if err := m.mayMove(cfg.Dir); err != nil {
+		return err
+	}
 	for _, dir := range []string{"", dirJournal, dirLocks, dirUndo, dirTemp} {
-		if err := os.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
+		if err := MakeFolder(filepath.Join(cfg.Dir, dir)); err != nil {
 			return &Problem{
 				Message: fmt.Sprintf("the folder %s of backups cannot be made: %v", cfg.Dir, err),
 				Hint:    "make it writable, or use another data folder", Object: cfg.Dir, Err: err,
@@ -106,6 +113,31 @@ func (m *Manager) Configure(cfg Config) error {
 	defer m.mu.Unlock()
 	m.cfg = cfg
 	return nil
+}
+
+// mayMove refuses another folder while there are journals in the one before: nobody would
+// find them there, and the apps that they are of would stay stopped.
+func (m *Manager) mayMove(to string) error {
+	from := m.config().Dir
+	if from == "" || filepath.Clean(from) == filepath.Clean(to) {
+		return nil
+	}
+	if there, err := os.Stat(from); err == nil {
+		if here, err := os.Stat(to); err == nil && os.SameFile(there, here) {
+			return nil
+		}
+	}
+	open, err := journals(filepath.Join(from, dirJournal))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(open) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return &Problem{
+		Message: fmt.Sprintf("the folder of backups cannot become %s: %d operations that have a journal in %s are not finished", to, len(open), from),
+		Hint:    "wait until dentropy jobs shows none that runs, and load the configuration again; what cannot be finished is in the log", Object: from,
+	}
 }
 
 func (m *Manager) config() Config {
@@ -405,13 +437,15 @@ type BackupRequest struct {
 	DryRun bool `json:"dry_run,omitempty"`
 	// Out takes the archive instead of a store.
 	Out io.Writer `json:"-"`
+	// Named is called with the archive's name before the first byte goes to Out. May be nil.
+	Named func(name string) `json:"-"`
 	// Confirm is asked before anything stops, with what is expected. May be nil.
 	Confirm func(*App, *Estimate) error `json:"-"`
 }
 
 // BackupResult is what a backup came to.
 type BackupResult struct {
-	Archive   string        `json:"archive,omitempty"` // name in the store
+	Archive   string        `json:"archive,omitempty"` // its name, in the store too
 	Store     string        `json:"store,omitempty"`
 	ID        string        `json:"id"`
 	Size      int64         `json:"size"`
@@ -427,9 +461,13 @@ type BackupResult struct {
 
 // RestoreResult is what a restore came to.
 type RestoreResult struct {
-	App      string   `json:"app"`
-	Platform string   `json:"platform"`
-	Undo     string   `json:"undo"` // id for Undo
+	App      string `json:"app"`
+	Platform string `json:"platform"`
+	Undo     string `json:"undo"` // id for Undo
+	// NoUndo says why the restore cannot be undone now, where it should be: then Undo is
+	// "", and Kept are what of the app from before is still there, see Undo.Kept.
+	NoUndo   string   `json:"no_undo,omitempty"`
+	Kept     []string `json:"kept,omitempty"`
 	Plan     *Plan    `json:"plan"`
 	Warnings []string `json:"warnings,omitempty"`
 }

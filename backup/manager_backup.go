@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,11 @@ var ErrDowntime = errors.New("the app would be stopped for too long")
 // Backup makes one archive. The job is known to Jobs from the moment that it is called.
 func (m *Manager) Backup(ctx context.Context, job *Job, req BackupRequest) (*BackupResult, error) {
 	var res *BackupResult
-	err := m.run(ctx, job, kindBackup, func(op *operation) (any, error) {
+	kind := kindBackup
+	if req.DryRun {
+		kind = kindEstimate
+	}
+	err := m.run(ctx, job, kind, func(op *operation) (any, error) {
 		b := &backupRun{operation: op, req: req, began: time.Now(), id: NewArchiveID(time.Now())}
 		err := b.backup()
 		b.note(err)
@@ -82,6 +87,9 @@ func (b *backupRun) backup() error {
 func (b *backupRun) prepare() (err error) {
 	cfg, req := &b.cfg, &b.req
 	b.job.report(Progress{Phase: "capture"})
+	if err := req.check(); err != nil {
+		return err
+	}
 	if b.encryption, b.recipients, err = cfg.recipients(req); err != nil {
 		return err
 	}
@@ -107,6 +115,7 @@ func (b *backupRun) prepare() (err error) {
 	req.Freeze.HealthTimeout = cmp.Or(req.Freeze.HealthTimeout, cfg.HealthTimeout)
 	req.Freeze.Avoid = append(slices.Clone(req.Freeze.Avoid), cfg.avoid()...)
 	req.Freeze.Report = b.reporter(req.Freeze.Report)
+	req.Freeze.TempDir = filepath.Join(cfg.Dir, dirTemp) // of the operation, once it has begun
 	req.Freeze.Resting = b.rest
 	if b.est, err = b.platform.Estimate(b.ctx, b.app, req.Freeze); err != nil {
 		return fmt.Errorf("estimate the backup of %s: %w", b.app.Name, err)
@@ -114,18 +123,19 @@ func (b *backupRun) prepare() (err error) {
 	if err := b.checkDowntime(); err != nil {
 		return err
 	}
+	if err := b.est.fits(); err != nil {
+		return err
+	}
 	if b.store != nil {
-		// without compression, since nobody knows what it will save: a full disk while an
-		// app's data is on its way is worse than a refusal
-		if err := b.store.Check(b.ctx, b.est.Bytes+b.est.ImageBytes); err != nil {
-			return &StoreError{Store: b.storeName, Err: err}
+		if err := b.space(); err != nil {
+			return err
 		}
 	}
 	if err := b.testEncryption(); err != nil {
 		return err
 	}
 	if req.Confirm != nil && !req.DryRun {
-		err = req.Confirm(b.app, b.est)
+		err = b.confirm(req.Confirm)
 		b.declined = err != nil
 	}
 	return err
@@ -170,7 +180,11 @@ func (b *backupRun) make() (err error) {
 		return err
 	}
 	if b.store == nil {
-		sum, err := b.write(frozen, b.req.Out)
+		b.res.Archive = b.archiveName()
+		if b.req.Named != nil {
+			b.req.Named(b.res.Archive)
+		}
+		sum, err := b.write(frozen, &endableWriter{ctx: b.ctx, w: b.req.Out, limit: stalledAfter})
 		if err != nil {
 			return fmt.Errorf("write the archive: %w", err)
 		}
@@ -230,9 +244,13 @@ var noteWords = map[string]string{
 	"unreadable": "cannot be read", "changed": "changed while they were read", "vanished": "vanished while they were read",
 }
 
+func (b *backupRun) archiveName() string {
+	return ArchiveName(b.app.Name, b.began, b.id, b.encryption == EncryptAll)
+}
+
 // upload writes the archive to the store. It can be seen there only when it is complete.
 func (b *backupRun) upload(frozen Frozen) error {
-	name := ArchiveName(b.app.Name, b.began, b.id, b.encryption == EncryptAll)
+	name := b.archiveName()
 	up, err := b.store.Create(b.ctx, name)
 	if err != nil {
 		return &StoreError{Store: b.storeName, Err: err}
@@ -261,24 +279,4 @@ func (b *backupRun) upload(frozen Frozen) error {
 		return fmt.Errorf("read the archive back from store %s: %w", b.storeName, err)
 	}
 	return nil
-}
-
-// note remembers how the backup ended.
-func (b *backupRun) note(failed error) {
-	if b.req.DryRun || b.declined || b.platform == nil || b.app == nil {
-		return
-	}
-	err := b.cfg.noteRun(b.platform.Name(), b.app.Name, func(r *LastRun) {
-		r.LastError = ""
-		if failed != nil {
-			r.LastError = b.concealed(failed).Error()
-			return
-		}
-		r.LastSuccess, r.Archive, r.Store = r.LastAttempt, b.res.Archive, b.storeName
-		r.Size, r.Took, r.Downtime = b.res.Size, b.res.Took, b.res.Quiesce.Downtime
-		r.Encryption, r.Warnings = b.encryption, len(b.res.Warnings)
-	})
-	if err != nil {
-		b.cfg.Log.Warn("the end of a backup is not remembered", "app", b.app.Name, "error", err)
-	}
 }

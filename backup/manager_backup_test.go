@@ -107,7 +107,7 @@ func TestBackupFailsAtEachStep(t *testing.T) {
 				t.Errorf("job = %+v, want it failed", v)
 			}
 			runs, err := b.m.LastRuns()
-			if known := step != "capture"; err != nil || known && (len(runs) != 1 || runs[0].LastError == "" || !runs[0].LastSuccess.IsZero()) {
+			if err != nil || len(runs) != 1 || runs[0].LastError == "" || !runs[0].LastSuccess.IsZero() {
 				t.Errorf("LastRuns = %+v, %v, want the error", runs, err)
 			}
 			if _, err := b.backup(backup.BackupRequest{}); err != nil {
@@ -251,11 +251,15 @@ func TestBackupDryRun(t *testing.T) {
 func TestBackupToWriter(t *testing.T) {
 	b := newBench(t)
 	var out bytes.Buffer
-	res, err := b.backup(backup.BackupRequest{Out: &out, Encryption: "secrets"})
+	named := ""
+	res, err := b.backup(backup.BackupRequest{Out: &out, Encryption: "secrets", Named: func(name string) { named = name }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if int64(out.Len()) != res.Size || res.Archive != "" || len(b.archives()) > 0 {
+	if info, err := backup.ParseArchiveName(res.Archive); err != nil || info.App != "shop" || res.Archive != named {
+		t.Errorf("the archive is called %q, and %q before it is written: %v", res.Archive, named, err)
+	}
+	if int64(out.Len()) != res.Size || len(b.archives()) > 0 {
 		t.Errorf("%d bytes, result %+v", out.Len(), res)
 	}
 	if bytes.Contains(out.Bytes(), []byte("hunter2hunter2")) {
@@ -468,6 +472,13 @@ func TestResting(t *testing.T) {
 			}
 			told = append(told, text)
 		},
+		Drain: func(_ context.Context, r *backup.Resting) {
+			running, err := b.engine.Running("shop")
+			if err != nil {
+				t.Error(err)
+			}
+			told = append(told, "requests to "+r.App+" end with "+strings.Join(running, "+"))
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -476,8 +487,38 @@ func TestResting(t *testing.T) {
 	if _, err := m.Backup(t.Context(), nil, backup.BackupRequest{App: "shop", Encryption: "none"}); err != nil {
 		t.Fatal(err)
 	}
-	want := "backup of shop with db+web, backup of shop with db+web over"
+	want := "backup of shop with db+web, requests to shop end with db+web, backup of shop with db+web over"
 	if got := strings.Join(told, ", "); got != want {
 		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// Who cancels a backup does not wait for the requests that are under way to its app.
+func TestDrainIsCancelled(t *testing.T) {
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	over := 0
+	m, err := backup.NewManager(backup.Config{
+		Dir: t.TempDir(), Platforms: []backup.Platform{b.platform}, Stores: map[string]backup.Store{"local": b.store},
+		Resting: func(r *backup.Resting) {
+			if r.Over {
+				over++
+			}
+		},
+		Drain: func(ctx context.Context, _ *backup.Resting) {
+			cancel()
+			<-ctx.Done()
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	if _, err := m.Backup(ctx, nil, backup.BackupRequest{App: "shop", Encryption: "none"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("backup = %v, want that it was cancelled", err)
+	}
+	b.running("shop")
+	if over != 1 {
+		t.Errorf("told %d times that it runs again, want once", over)
 	}
 }

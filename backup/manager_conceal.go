@@ -1,6 +1,9 @@
 package backup
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // concealer hides the secrets of an app in texts for people: what a hook or an engine
 // says when something fails may quote them. It is nil where there are none.
@@ -33,18 +36,35 @@ func (op *operation) concealed(err error) error {
 	if err == nil || hide == nil {
 		return err
 	}
-	text := err.Error()
-	if shown := hide(text); shown != text {
-		return &concealedError{text: shown, err: err}
+	for _, text := range []string{err.Error(), HintOf(err), ObjectOf(err)} {
+		if hide(text) != text {
+			return &concealedError{err: err, hide: hide}
+		}
 	}
 	return err
 }
 
+// concealedError is an error whose texts are shown without secrets, those of a Problem
+// within it too.
 type concealedError struct {
-	text string
 	err  error
+	hide func(string) string
 }
 
-func (e *concealedError) Error() string { return e.text }
+func (e *concealedError) Error() string { return e.hide(e.err.Error()) }
+
+// Hint is that of the error within.
+func (e *concealedError) Hint() string { return e.hide(HintOf(e.err)) }
+
+// As gives a copy of a Problem within.
+func (e *concealedError) As(target any) bool {
+	into, ok := target.(**Problem)
+	var p *Problem
+	if !ok || !errors.As(e.err, &p) {
+		return false
+	}
+	*into = &Problem{Message: e.hide(p.Message), Hint: e.hide(p.Hint), Object: e.hide(p.Object), Err: e.err}
+	return true
+}
 
 func (e *concealedError) Unwrap() error { return e.err }

@@ -12,8 +12,11 @@ import (
 )
 
 // CheckRecipients refuses, without asking any engine, what Backup would refuse because
-// there is nobody to encrypt to.
+// there is nobody to encrypt to, or because a word of the request means nothing.
 func (m *Manager) CheckRecipients(req BackupRequest) error {
+	if err := req.check(); err != nil {
+		return err
+	}
 	cfg := m.config()
 	_, _, err := cfg.recipients(&req)
 	return err
@@ -85,6 +88,13 @@ func (c *Config) recipients(req *BackupRequest) (encryption string, to []age.Rec
 // if it is among them and here, opens that: a wrong key shows now, not when the archive
 // is needed.
 func (b *backupRun) testEncryption() error {
+	// Its data are secrets: the private key of all archives, and those of certificates.
+	if b.app.Self && b.encryption != EncryptAll && !b.req.DryRun {
+		return &Problem{
+			Message: "the data of dentropy itself hold the private key that opens every archive: they are not written in clear",
+			Hint:    "leave --encrypt out, or give --passphrase", Object: b.app.Name,
+		}
+	}
 	if len(b.recipients) == 0 || b.req.Passphrase != "" { // nothing about a passphrase can be wrong, and each trial takes a second
 		return nil
 	}

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ func (op *operation) take(platform, app string) error {
 	if err := op.m.recoverApp(op.ctx, platform, app); err != nil {
 		return &Problem{
 			Message: fmt.Sprintf("an earlier operation on %s was cut off, and cannot be finished: %v", app, err),
-			Hint:    "see that its engine can be reached", Object: app, Err: err,
+			Hint:    cmp.Or(HintOf(err), "see that its engine can be reached"), Object: app, Err: err,
 		}
 	}
 	return nil
@@ -186,8 +187,16 @@ func (op *operation) leave(runs bool) {
 	op.journal = nil
 }
 
-// rest passes on what rests; nil means that it runs again.
+// rest passes on what rests; nil means that it runs again. It returns when the app may be
+// stopped.
 func (op *operation) rest(r *Resting) {
+	op.tellRest(r)
+	if r != nil && op.cfg.Drain != nil {
+		op.cfg.Drain(op.ctx, r)
+	}
+}
+
+func (op *operation) tellRest(r *Resting) {
 	if op.cfg.Resting == nil {
 		return
 	}

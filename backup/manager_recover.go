@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -53,8 +54,38 @@ func (m *Manager) Recover(ctx context.Context) error {
 	}
 }
 
-// Keep recovers at once and then whenever there is something, until ctx is over.
+// RecoverOnce makes one attempt at what dead processes left behind. What is in the error
+// stays, and is tried again by whoever recovers next.
+func (m *Manager) RecoverOnce(ctx context.Context) error {
+	again, hopeless := m.recoverOnce(ctx)
+	return errors.Join(hopeless, again)
+}
+
+// Leftovers are the operations that dead processes have begun and nobody has finished yet.
+// Journals that cannot be read are left out: RecoverOnce tells of them.
+func (m *Manager) Leftovers() ([]Operation, error) {
+	paths, err := journals(filepath.Join(m.config().Dir, dirJournal))
+	if err != nil {
+		return nil, err
+	}
+	var out []Operation
+	for _, path := range paths {
+		d, err := openDead(path)
+		if err != nil {
+			continue // it is alive, or makes no sense
+		}
+		out = append(out, d.op)
+		d.abandon()
+	}
+	return out, nil
+}
+
+// Keep recovers at once and then whenever there is something, until ctx is over. It lets
+// platforms remove what processes that are gone have left without a journal, too.
 func (m *Manager) Keep(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { m.keepSwept(ctx) })
+	defer wg.Wait()
 	told := ""
 	for {
 		err := m.Recover(ctx)
@@ -223,7 +254,7 @@ func (m *Manager) recoverOne(ctx context.Context, cfg *Config, path string, lock
 	if err != nil {
 		if d == nil && !errors.Is(err, errAlive) {
 			m.setDead(path, Operation{App: path})
-			return errors.Join(errHopeless, fmt.Errorf("%s: %w", path, err))
+			return errors.Join(errHopeless, fmt.Errorf("the journal %s makes no sense (remove it once its app runs): %w", path, err))
 		}
 		return err
 	}

@@ -19,6 +19,8 @@ const (
 	kindBackup  = "backup"
 	kindRestore = "restore"
 	kindUndo    = "undo"
+	// kindEstimate is a backup that is not made.
+	kindEstimate = "estimate"
 )
 
 // keptUndos is how many restores of one app can be undone: each keeps a whole old set
@@ -77,6 +79,7 @@ func (m *Manager) Restore(ctx context.Context, job *Job, in *Reader, answers Ans
 }
 
 func (op *operation) restore(in *Reader, answers Answers, opts ApplyOptions) (*RestoreResult, error) {
+	defer in.Until(op.ctx)() // the stream may stall: whoever cancels does not wait for it
 	if opts.Probe != nil {
 		op.cfg.Probe = opts.Probe
 	}
@@ -113,9 +116,7 @@ func (op *operation) restore(in *Reader, answers Answers, opts ApplyOptions) (*R
 		op.finish(err)
 		return nil, fmt.Errorf("restore %s: %w", plan.App, err)
 	}
-	shown := *plan
-	shown.Detail = nil // the platform's own: it may hold secrets
-	res := &RestoreResult{App: plan.App, Platform: p.Name(), Plan: &shown}
+	res := &RestoreResult{App: plan.App, Platform: p.Name(), Plan: plan.Shown()}
 	if undo != nil {
 		undo.ID = cmp.Or(undo.ID, op.job.ID())
 		undo.Platform, undo.App = cmp.Or(undo.Platform, p.Name()), cmp.Or(undo.App, plan.App)
@@ -123,14 +124,8 @@ func (op *operation) restore(in *Reader, answers Answers, opts ApplyOptions) (*R
 		if undo.Time.IsZero() {
 			undo.Time = time.Now().UTC()
 		}
-		// the app runs: a record that cannot be kept costs the undo, not the restore
-		if err := op.cfg.saveUndo(undo); err != nil {
-			op.job.report(Progress{Warning: fmt.Sprintf("this restore cannot be undone: %v", err)})
-		} else {
-			res.Undo = undo.ID
-		}
 	}
-	op.finish(nil)
+	op.keepUndo(res, undo)
 	op.forgetOld(p, plan.App)
 	op.cfg.Log.Info("app restored", "app", plan.App, "platform", p.Name(), "operation", op.job.ID())
 	res.Warnings = op.job.warnings()

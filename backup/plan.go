@@ -108,6 +108,20 @@ type Plan struct {
 	Detail json.RawMessage `json:"detail,omitempty"`
 }
 
+// Shown is a copy without what may hold secrets: the platform's own, and the options of
+// volumes' drivers in the answers.
+func (p *Plan) Shown() *Plan {
+	out := *p
+	out.Detail = nil
+	out.Answers.Volumes = make(map[string]VolumeAnswer, len(p.Answers.Volumes))
+	for id, v := range p.Answers.Volumes {
+		public, _ := Redact(&App{Volumes: []Volume{{Options: v.Options}}})
+		v.Options = public.Volumes[0].Options
+		out.Answers.Volumes[id] = v
+	}
+	return &out
+}
+
 // Ready reports whether nothing stands in the way.
 func (p *Plan) Ready() bool {
 	for _, c := range p.Conflicts {
@@ -183,6 +197,9 @@ type Undo struct {
 	Time     time.Time `json:"time"`
 	// Summary says what an undo does.
 	Summary string `json:"summary"`
+	// Kept are what the restore has set aside and an undo brings back, in words: "the
+	// volume shop_data.pre-restore-0123456789ab".
+	Kept []string `json:"kept,omitempty"`
 	// Detail is the platform's own record. It holds secrets, and is kept 0600.
 	Detail json.RawMessage `json:"detail"`
 }

@@ -70,7 +70,8 @@ type FreezeOptions struct {
 	// Report takes progress. It returns quickly.
 	Report func(Progress) `json:"-"`
 	// Resting is called when containers are about to stop, and again with nil when they
-	// run: their routes then say so. May be nil.
+	// run: their routes then say so. It returns when those that are about to stop may be
+	// stopped: requests that are under way to them end first. May be nil.
 	Resting func(*Resting) `json:"-"`
 }
 
@@ -98,6 +99,9 @@ type Estimate struct {
 	TransitFree int64 `json:"transit_free"`
 	// ImageBytes are the images that go into the archive.
 	ImageBytes int64 `json:"image_bytes,omitempty"`
+	// Beside is what lies on disks of this machine until the archive is complete, by
+	// DiskOf: a store on the same disk needs room for both.
+	Beside map[string]int64 `json:"-"`
 	// Downtime is the expected time from the first stop to the last start; 0 where
 	// nothing stops. How it was reckoned is in Basis.
 	Downtime time.Duration `json:"downtime"`

@@ -17,6 +17,9 @@ type Tree struct {
 	// Contents is the hash of names and contents alone, for file systems that cannot keep
 	// owners, modes, times or attributes.
 	Contents string `json:"contents,omitempty"`
+	// Special are the entries that a restore is to be warned of. nil: not known, as an
+	// older program has written it.
+	Special *Special `json:"special,omitempty"`
 	// Segments in order.
 	Segments []Segment `json:"segments"`
 	// Index is the list of files, zstd-compressed lines of JSON (FileEntry).
@@ -26,6 +29,25 @@ type Tree struct {
 	Notes     []Note `json:"notes,omitempty"`
 	NotesLost int    `json:"notes_lost,omitempty"`
 }
+
+// Special counts entries of a volume that can do more than be read and written. Further
+// names of one file do not count.
+type Special struct {
+	// SetID are files that run with the rights of their owner or group (the mode has 4000
+	// or 2000), or with capabilities of their own (security.capability).
+	SetID int64 `json:"setid"`
+	// Devices are device nodes.
+	Devices int64 `json:"devices"`
+	// Examples are paths of the first files of SetID, at most MaxExamples, quoted as in a Note and
+	// at most MaxExample bytes long.
+	Examples []string `json:"examples,omitempty"`
+}
+
+// The bounds of Special.Examples.
+const (
+	MaxExamples = 2
+	MaxExample  = 120
+)
 
 // MaxNotes bounds the notes of one volume.
 const MaxNotes = 1000

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -275,7 +274,7 @@ func (b *backups) adopt(app *App) {
 
 func (b *backups) configureLocked(cfg *Backup) error {
 	conf := cfg.config
-	if err := os.MkdirAll(conf.Dir, 0o700); err != nil {
+	if err := backup.MakeFolder(conf.Dir); err != nil {
 		return &backup.Problem{Message: err.Error(), Hint: "let backup { dir … } name a folder that can be made, or make it", Object: conf.Dir, Err: err}
 	}
 	keys, err := backup.OpenKeys(filepath.Join(conf.Dir, "keys"))
@@ -283,7 +282,7 @@ func (b *backups) configureLocked(cfg *Backup) error {
 		return err
 	}
 	conf.Keys = keys
-	conf.Resting, conf.Probe, conf.Ended = b.resting, b.state.probe, b.ended
+	conf.Resting, conf.Drain, conf.Probe, conf.Ended = b.resting, b.drain, b.state.probe, b.ended
 	if b.manager != nil {
 		return b.manager.Configure(conf)
 	}
@@ -333,6 +332,9 @@ func (b *backups) stop() {
 
 // ended notes a job that has ended.
 func (b *backups) ended(v backup.JobView) {
+	if v.Kind == "estimate" { // nothing has changed
+		return
+	}
 	e := Event{Kind: "backup", Object: v.App, Text: v.Kind + " " + v.State}
 	if v.Kind != "backup" {
 		e.Kind = "restore"

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -75,18 +76,11 @@ func failBackup(w http.ResponseWriter, err error) error {
 	}
 	body := map[string]any{"error": err.Error(), "hint": backup.HintOf(err), "object": backup.ObjectOf(err)}
 	if ready != nil {
-		body["plan"] = shownPlan(ready.Plan)
+		body["plan"] = ready.Plan.Shown()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	return json.NewEncoder(w).Encode(body)
-}
-
-// shownPlan is a plan without the platform's own, which may hold secrets.
-func shownPlan(p *backup.Plan) *backup.Plan {
-	out := *p
-	out.Detail = nil
-	return &out
 }
 
 // platformProblem tells of a platform or store that cannot be used.
@@ -125,21 +119,13 @@ func getApps(_ *State, m *backup.Manager, w http.ResponseWriter, r *http.Request
 func getApp(_ *State, m *backup.Manager, w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	app, err := m.Capture(r.Context(), r.PathValue("name"), q.Get("platform"), backup.CaptureOptions{
-		Images: q.Get("images"), Layers: q.Get("layers"), IncludePaths: words(q.Get("include")), ExcludePaths: words(q.Get("exclude")),
+		Images: q.Get("images"), Layers: q.Get("layers"), IncludePaths: q["include"], ExcludePaths: q["exclude"],
 	})
 	if err != nil {
 		return failBackup(w, err)
 	}
 	public, _ := backup.Redact(app)
 	return answer(w, public)
-}
-
-// words parts a list at its commas.
-func words(text string) []string {
-	if text == "" {
-		return nil
-	}
-	return strings.Split(text, ",")
 }
 
 func getBackups(_ *State, m *backup.Manager, w http.ResponseWriter, _ *http.Request) error {
@@ -153,6 +139,10 @@ func getBackups(_ *State, m *backup.Manager, w http.ResponseWriter, _ *http.Requ
 // readJSON reads the body of a request. What is wrong with it has been answered when ok
 // is false.
 func readJSON(w http.ResponseWriter, r *http.Request, into any) (ok bool, err error) {
+	// what a form on some website sends is no request
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
+		return false, fail(w, http.StatusUnsupportedMediaType, apiProblem{"the content type does not say that this is JSON", "send it as application/json"}, kind)
+	}
 	if err := decodeStrict(http.MaxBytesReader(w, r.Body, mostRequest), into); err != nil {
 		return false, fail(w, http.StatusBadRequest, apiProblem{"the request cannot be read: " + err.Error(), "GET /dentropy/openapi.json says what it looks like"}, "")
 	}
@@ -281,11 +271,17 @@ func streamBackup(m *backup.Manager, job *backup.Job, req backup.BackupRequest, 
 	if req.Encryption == "" || req.Encryption == "all" {
 		kind = "application/age"
 	}
-	out := &archiveWriter{w: w, kind: kind}
+	out := newArchiveWriter(w, job, kind)
 	req.Out = out
+	stop := endWith(job, out.rc.SetWriteDeadline)
+	req.Named = func(name string) {
+		w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
+	}
 	res, err := m.Backup(r.Context(), job, req)
+	stop()
+	begun := out.end()
 	if err != nil {
-		if !out.begun {
+		if !begun {
 			return failBackup(w, err)
 		}
 		panic(http.ErrAbortHandler) // net/http's own way to end a response
@@ -293,25 +289,6 @@ func streamBackup(m *backup.Manager, job *backup.Job, req backup.BackupRequest, 
 	w.Header().Set("Dentropy-Sha256", res.SHA256)
 	w.Header().Set("Dentropy-Size", strconv.FormatInt(res.Size, 10))
 	return nil
-}
-
-// archiveWriter sends headers with the first byte.
-type archiveWriter struct {
-	w     http.ResponseWriter
-	kind  string
-	begun bool
-}
-
-func (a *archiveWriter) Write(b []byte) (int, error) {
-	if !a.begun {
-		a.begun = true
-		h := a.w.Header()
-		h.Set("Content-Type", a.kind)
-		h.Set("Cache-Control", "no-store")
-		h.Set("Trailer", "Dentropy-Sha256, Dentropy-Size")
-		a.w.WriteHeader(http.StatusOK)
-	}
-	return a.w.Write(b)
 }
 
 // keyAnswer is what can be shown of the keys.

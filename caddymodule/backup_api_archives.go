@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ func getArchive(_ *State, m *backup.Manager, w http.ResponseWriter, r *http.Requ
 		return failBackup(w, err)
 	}
 	defer func() { _ = o.Close() }()
-	in, err := openReader(m, o, "")
+	in, err := openReader(r.Context(), m, o, "")
 	if err != nil {
 		return failArchive(w, name, err)
 	}
@@ -56,7 +57,7 @@ func getArchive(_ *State, m *backup.Manager, w http.ResponseWriter, r *http.Requ
 
 // openReader reads the head of an archive, with this installation's key and with a
 // passphrase, where one is given.
-func openReader(m *backup.Manager, r io.Reader, passphrase string) (*backup.Reader, error) {
+func openReader(ctx context.Context, m *backup.Manager, r io.Reader, passphrase string) (*backup.Reader, error) {
 	ids, err := m.Identities()
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func openReader(m *backup.Manager, r io.Reader, passphrase string) (*backup.Read
 		}
 		ids = append(ids, id)
 	}
-	return backup.NewReader(r, ids...)
+	return backup.OpenReader(ctx, r, ids...)
 }
 
 // failArchive answers that an archive cannot be read: that is the archive's fault, or

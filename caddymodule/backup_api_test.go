@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -169,35 +168,34 @@ func (b *backupWorld) restore(name string) {
 	if err != nil || resp.Header.Get("Content-Type") != "application/age" {
 		t.Fatalf("download: %v, %v", resp.Header, err)
 	}
-	query := "restores?answers=" + url.QueryEscape(`{"on_conflict":"replace"}`)
+	replacing := func(archive []byte) form { return form{`{"on_conflict":"replace"}`, archive} }
 	ans = planAnswer{}
-	if got := b.call("POST", query+"&dry_run=1", archive, &ans); got != 200 || ans.Plan == nil || !ans.Plan.Ready() {
+	if got := b.call("POST", "restores?dry_run=1", replacing(archive), &ans); got != 200 || ans.Plan == nil || !ans.Plan.Ready() {
 		t.Errorf("plan: %d %+v", got, ans)
 	}
 	if got := b.call("POST", "restores", archive, &ans); got != 409 || ans.Plan == nil || ans.Plan.Ready() || ans.Hint == "" {
 		t.Errorf("a conflict: %d %+v", got, ans)
 	}
-	if got := b.call("POST", query, archive[:len(archive)-100], &ans); got != 422 {
+	if got := b.call("POST", "restores", replacing(archive[:len(archive)-100]), &ans); got != 422 {
 		t.Errorf("an archive that is cut off: %d", got)
 	}
 	if files, err := b.engine.Files("data"); err != nil || files["rows"] != "changed" {
 		t.Errorf("data = %v, %v, want it untouched", files, err)
 	}
-	if got := b.call("POST", query, []byte("no archive"), &ans); got != 422 {
+	if got := b.call("POST", "restores", replacing([]byte("no archive")), &ans); got != 422 {
 		t.Errorf("no archive: %d", got)
 	}
 	ans = planAnswer{}
-	if got := b.call("POST", query+"&job=0000000000aa", archive, &ans); got != 200 || ans.Result == nil || ans.Result.Undo != "0000000000aa" {
+	if got := b.call("POST", "restores?job=0000000000aa", replacing(archive), &ans); got != 200 || ans.Result == nil || ans.Result.Undo != "0000000000aa" {
 		t.Errorf("restore: %d %+v", got, ans)
 	}
 	if files, err := b.engine.Files("data"); err != nil || files["rows"] == "changed" {
 		t.Errorf("data = %v, %v, want what is in the archive", files, err)
 	}
 	b.running()
-	misspelt := "restores?answers=" + url.QueryEscape(`{"on_conflicts":"replace"}`)
-	for path, want := range map[string]int{query + "x": 400, "restores?answers=x": 400, misspelt: 400} {
-		if got := b.call("POST", path, archive, &ans); got != want {
-			t.Errorf("POST %s: %d, want %d", path, got, want)
+	for _, answers := range []string{`{"on_conflict":"replace"}x`, "x", `{"on_conflicts":"replace"}`, ""} {
+		if got := b.call("POST", "restores", form{answers, archive}, &ans); got != 400 {
+			t.Errorf("answers %q: %d, want 400", answers, got)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -91,6 +92,32 @@ func newBackupWorld(t *testing.T) *backupWorld {
 	return b
 }
 
+// form is an archive with answers.
+type form struct {
+	answers string
+	archive []byte
+}
+
+func (f form) encode(t testing.TB) (body io.Reader, kind string) {
+	t.Helper()
+	var buf bytes.Buffer
+	w := multipart.NewWriter(&buf)
+	if err := w.WriteField("answers", f.answers); err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.CreateFormFile("archive", "archive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Write(f.archive); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &buf, w.FormDataContentType()
+}
+
 // call asks the API, and reads a JSON answer.
 func (b *backupWorld) call(method, path string, body any, into any) int {
 	b.t.Helper()
@@ -100,6 +127,8 @@ func (b *backupWorld) call(method, path string, body any, into any) int {
 	case nil:
 	case []byte:
 		rd, kind = bytes.NewReader(body), "application/x-tar"
+	case form:
+		rd, kind = body.encode(b.t)
 	default:
 		raw, err := json.Marshal(body)
 		if err != nil {

@@ -33,6 +33,7 @@ func TestProbe(t *testing.T) {
 		object("path", pathed, backend(t, "x")),
 		object("down", off("down.test"), ""),
 	})
+	eventually(t, "all that run are ready", func() bool { return s.registry.Count()["serving"] == 4 })
 	for host, want := range map[string]string{
 		"good.test": "", "GOOD.test": "", "auth.test": "", "path.test": "", "*.wild.test": "",
 		"bad.test": "status 502", "down.test": "its container", "none.test": "no route",

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -26,24 +27,54 @@ const (
 	restReloadMost = 30 * time.Second
 )
 
-// rests knows which apps rest, and which routes lead to them. Routes go by scope (see
-// discovery.Group), apps by the ids of their containers.
+// rests knows which apps rest, and which routes lead to them. What is said of routes goes
+// by scope (see discovery.Group); whether they are served goes by the addresses of the
+// containers that stop, so that those of the same app that run on serve on.
 type rests struct {
-	mu     sync.Mutex                            // guards all below
-	scopes map[string]map[string]string          // source -> object id -> scope
-	now    map[string]map[string]*backup.Resting // scope -> platform and app -> what rests
+	mu    sync.Mutex                            // guards all below
+	known map[string]map[string]knownObject     // source -> object id -> what is known of it
+	now   map[string]map[string]*backup.Resting // scope -> platform and app -> what rests
+	// about are containers that are about to stop: platform -> id -> platform and app.
+	// They are in here until they are seen at rest.
+	about map[string]map[string]string
+	// away are the addresses of those in about; nil for none.
+	away map[string]bool
+}
+
+// knownObject is what is kept of a container.
+type knownObject struct {
+	scope     string
+	addresses []string
+}
+
+func known(o *discovery.Object) knownObject {
+	k := knownObject{scope: o.Group.Scope().String()}
+	for i := range o.Routes {
+		for _, e := range o.Routes[i].Endpoints {
+			for _, c := range e.Candidates {
+				if !slices.Contains(k.addresses, c.Address) {
+					k.addresses = append(k.addresses, c.Address)
+				}
+			}
+		}
+	}
+	return k
 }
 
 func newRests() *rests {
-	return &rests{scopes: map[string]map[string]string{}, now: map[string]map[string]*backup.Resting{}}
+	return &rests{
+		known: map[string]map[string]knownObject{}, now: map[string]map[string]*backup.Resting{}, about: map[string]map[string]string{},
+	}
 }
 
-// resting is told by the Manager that an app is about to stop, or runs again.
+// resting is told by the Manager that an app is about to stop, or runs again. When it
+// returns no new request is passed on to what is about to stop.
 func (b *backups) resting(r *backup.Resting) {
 	if r == nil {
 		return
 	}
 	b.rest.set(r)
+	b.state.reserve()
 	e := Event{Kind: r.Why, Object: r.App}
 	if r.Over {
 		e.Text = "running again"
@@ -53,8 +84,11 @@ func (b *backups) resting(r *backup.Resting) {
 	b.state.journal.add(e)
 }
 
+// restKey tells apps apart.
+func restKey(rest *backup.Resting) string { return rest.Platform + "\x00" + rest.App }
+
 func (r *rests) set(rest *backup.Resting) {
-	key := rest.Platform + "\x00" + rest.App
+	key := restKey(rest)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for scope, all := range r.now { // what it was said to be before no longer counts
@@ -62,6 +96,8 @@ func (r *rests) set(rest *backup.Resting) {
 			delete(r.now, scope)
 		}
 	}
+	maps.DeleteFunc(r.about[rest.Platform], func(_, of string) bool { return of == key })
+	defer r.awayLocked()
 	if rest.Over {
 		return
 	}
@@ -74,11 +110,44 @@ func (r *rests) set(rest *backup.Resting) {
 	// a compose project, or a lone container, even where the source knows it no more
 	add(discovery.Group{Engine: rest.Platform, Project: rest.App}.Scope().String())
 	add(discovery.Group{Engine: rest.Platform, Service: rest.App}.Scope().String())
+	if r.about[rest.Platform] == nil {
+		r.about[rest.Platform] = map[string]string{}
+	}
 	for _, id := range rest.Containers {
-		if scope, ok := r.scopes[rest.Platform][id]; ok {
-			add(scope)
+		r.about[rest.Platform][id] = key
+		if k, ok := r.known[rest.Platform][id]; ok {
+			add(k.scope)
 		}
 	}
+}
+
+// awayLocked finds out which addresses lead to what is about to stop.
+func (r *rests) awayLocked() {
+	r.away = nil
+	for source, ids := range r.about {
+		if len(ids) == 0 {
+			delete(r.about, source)
+			continue
+		}
+		for id := range ids {
+			for _, address := range r.known[source][id].addresses {
+				if r.away == nil {
+					r.away = map[string]bool{}
+				}
+				r.away[address] = true
+			}
+		}
+	}
+}
+
+// serving leaves out the addresses of what is about to stop.
+func (r *rests) serving(ready []string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.away) == 0 {
+		return ready
+	}
+	return slices.DeleteFunc(slices.Clone(ready), func(address string) bool { return r.away[address] })
 }
 
 // of gives what a route's app rests for; nil if it does not.
@@ -124,33 +193,86 @@ func unchanged(o discovery.Object) discovery.Object {
 
 func (u *restUpdater) Set(o discovery.Object) {
 	o = unchanged(o)
-	u.rests.mu.Lock()
-	if u.rests.scopes[u.source] == nil {
-		u.rests.scopes[u.source] = map[string]string{}
-	}
-	u.rests.scopes[u.source][o.ID] = o.Group.Scope().String()
-	u.rests.mu.Unlock()
+	u.rests.learn(u.source, o)
 	u.Updater.Set(o)
+	u.rests.learned(u.source, o)
 }
 
 func (u *restUpdater) Delete(id string) {
-	u.rests.mu.Lock()
-	delete(u.rests.scopes[u.source], id)
-	u.rests.mu.Unlock()
 	u.Updater.Delete(id)
+	u.rests.forget(u.source, func(of string) bool { return of == id })
 }
 
 func (u *restUpdater) Replace(objects []discovery.Object) {
-	all := make(map[string]string, len(objects))
 	objects = slices.Clone(objects)
+	there := make(map[string]bool, len(objects))
 	for i := range objects {
 		objects[i] = unchanged(objects[i])
-		all[objects[i].ID] = objects[i].Group.Scope().String()
+		there[objects[i].ID] = true
 	}
-	u.rests.mu.Lock()
-	u.rests.scopes[u.source] = all
-	u.rests.mu.Unlock()
-	u.Updater.Replace(objects)
+	u.rests.learn(u.source, objects...)
+	u.Updater.Replace(slices.Clone(objects)) // which sorts it
+	u.rests.learned(u.source, objects...)
+	u.rests.forget(u.source, func(id string) bool { return !there[id] })
+}
+
+// atRest reports whether a container in state s has no requests any more.
+func atRest(s discovery.State) bool {
+	return s == discovery.Stopped || s == discovery.Paused
+}
+
+// learn takes down what a source says, before routes do. What is about to stop keeps the
+// addresses that routes still lead to.
+func (r *rests) learn(source string, objects ...discovery.Object) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known[source] == nil {
+		r.known[source] = make(map[string]knownObject, len(objects))
+	}
+	stops := false
+	for i := range objects {
+		o := &objects[i]
+		k := known(o)
+		if _, ok := r.about[source][o.ID]; ok {
+			k.addresses = append(k.addresses, r.known[source][o.ID].addresses...)
+			stops = true
+		}
+		r.known[source][o.ID] = k
+	}
+	if stops {
+		r.awayLocked()
+	}
+}
+
+// learned comes after learn, when routes are as the source says. From when a container is
+// seen at rest, its state alone says whether it is served, as at any other time: it is in
+// no route now, and comes back when it runs, which may be long before all of the app does.
+func (r *rests) learned(source string, objects ...discovery.Object) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.about[source]) == 0 {
+		return
+	}
+	for i := range objects {
+		o := &objects[i]
+		if _, ok := r.about[source][o.ID]; !ok {
+			continue
+		}
+		r.known[source][o.ID] = known(o)
+		if atRest(o.State) {
+			delete(r.about[source], o.ID)
+		}
+	}
+	r.awayLocked()
+}
+
+// forget drops containers that are gone.
+func (r *rests) forget(source string, gone func(id string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.known[source], func(id string, _ knownObject) bool { return gone(id) })
+	maps.DeleteFunc(r.about[source], func(id, _ string) bool { return gone(id) })
+	r.awayLocked()
 }
 
 // restPatienceOf is how long a request may wait: longer where an app that rests will be

@@ -108,7 +108,7 @@ func TestRestingByID(t *testing.T) {
 	up.Delete("id-9")
 	rests.mu.Lock()
 	defer rests.mu.Unlock()
-	if n := len(rests.scopes[b.name]); n != 0 {
+	if n := len(rests.known[b.name]); n != 0 {
 		t.Errorf("%d ids are still known", n)
 	}
 }

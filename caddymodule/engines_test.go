@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,7 +84,10 @@ func TestSeveralEngines(t *testing.T) {
 	})
 	two.Run(labelled(t, "d", backend(t, "d"), "dentropy.host=d.test"))
 	served("d.test", "d")
-	if bad := append(one.Forbidden(), two.Forbidden()...); len(bad) > 0 {
+	bad := slices.Concat(one.Forbidden(), two.Forbidden())
+	// The platform of backups asks which version it is before it looks for what is left over.
+	bad = slices.DeleteFunc(bad, func(call string) bool { return call == "HEAD /_ping" })
+	if len(bad) > 0 {
 		t.Errorf("calls other than GET: %q", bad)
 	}
 }

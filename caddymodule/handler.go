@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -138,7 +140,8 @@ func (h *Handler) redirect(w http.ResponseWriter, r *http.Request, host string) 
 // tries again where none of the request has been sent.
 func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute, hold *holder) error {
 	lr.requests.Add(1)
-	a := &attempt{route: lr}
+	a := &attempt{route: lr, tunnel: r.Method == http.MethodConnect}
+	a.ResponseWriter = w
 	defer a.done()
 	caddyhttp.SetVar(r.Context(), attemptVar, a)
 	var saved savedRequest
@@ -169,7 +172,7 @@ func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute, hol
 			continue
 		}
 		a.done()
-		err = s.runChain(w, r, c, a)
+		err = s.runChain(r, c, a)
 		if !a.again(err) {
 			return err
 		}
@@ -177,7 +180,7 @@ func (s *State) serve(w http.ResponseWriter, r *http.Request, lr *liveRoute, hol
 			s.registry.Suspect(lr.key, a.picked.address)
 		}
 		a.done()
-		if !hold.pause(r, lr) {
+		if saved.body.begun() || !hold.pause(r, lr) {
 			return hold.giveUp(w, r, lr)
 		}
 	}
@@ -227,7 +230,7 @@ func (s *State) acquire(ctx context.Context, lr *liveRoute) (*chain, error) {
 
 // runChain runs the request through c and counts it out, however it ends. It
 // contains a panic in a route's module.
-func (s *State) runChain(w http.ResponseWriter, r *http.Request, c *chain, a *attempt) (err error) {
+func (s *State) runChain(r *http.Request, c *chain, a *attempt) (err error) {
 	defer c.release()
 	defer func() {
 		p := recover()
@@ -240,7 +243,7 @@ func (s *State) runChain(w http.ResponseWriter, r *http.Request, c *chain, a *at
 		s.log.Error("panic in a route's handler", "host", r.Host, "panic", p, "stack", string(debug.Stack()))
 		err = caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("panic: %v", p))
 	}()
-	return c.serve(w, r, a)
+	return c.serve(r, a)
 }
 
 // matchPath is the path that rules are held against. Dot segments and double
@@ -285,16 +288,39 @@ type savedRequest struct {
 	method, host, uri string
 	url               url.URL
 	header, response  http.Header
+	body              *watchedBody // nil for none
 }
 
 func saveRequest(w http.ResponseWriter, r *http.Request) savedRequest {
-	return savedRequest{r.Method, r.Host, r.RequestURI, *r.URL, r.Header.Clone(), w.Header().Clone()}
+	s := savedRequest{r.Method, r.Host, r.RequestURI, *r.URL, r.Header.Clone(), w.Header().Clone(), nil}
+	if r.Body != nil && r.Body != http.NoBody {
+		s.body = &watchedBody{ReadCloser: r.Body}
+		r.Body = s.body
+	}
+	return s
 }
+
+// watchedBody is a request's body. What a handler has read of it before its container
+// refused the connection (request_buffers does) is not there for another try.
+type watchedBody struct {
+	io.ReadCloser
+	read atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	return b.ReadCloser.Read(p)
+}
+
+func (b *watchedBody) begun() bool { return b != nil && b.read.Load() }
 
 // restore makes r and the header of w what they were, for another run of the chain.
 func (s savedRequest) restore(w http.ResponseWriter, r *http.Request) {
 	r.Method, r.Host, r.RequestURI = s.method, s.host, s.uri
 	*r.URL = s.url
+	if s.body != nil {
+		r.Body = s.body
+	}
 	restoreHeader(r.Header, s.header)
 	restoreHeader(w.Header(), s.response)
 }

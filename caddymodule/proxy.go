@@ -1,10 +1,12 @@
 package caddymodule
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -24,7 +26,9 @@ func init() { caddy.RegisterModule(Upstreams{}) }
 // upstreams are the addresses of a route at one moment. A change stores a new
 // value and closes changed of the old one.
 type upstreams struct {
-	ready   []*upstream
+	ready []*upstream
+	// leaving were ready before, and may still have requests under way.
+	leaving []*upstream
 	changed chan struct{}
 	// what to say while ready is empty
 	state  discovery.State
@@ -33,23 +37,63 @@ type upstreams struct {
 	since  time.Time
 }
 
-// upstream is one address of one route; it lives as long as the address is ready.
+// upstream is one address of one route; it lives as long as the address is ready, or
+// requests to it are under way.
 type upstream struct {
 	address  string
 	inFlight atomic.Int64
+	// endless are those of inFlight that do not end by themselves: see attempt.
+	endless atomic.Int64
+	// wake is told when fewer are under way; nil while nobody waits for that.
+	wake atomic.Pointer[chan struct{}]
+}
+
+// busy reports whether requests are under way that will end. Those that come meanwhile
+// may be missed.
+func (u *upstream) busy() bool {
+	// In this order, and see attempt.done: whatever ends in between counts too much, not
+	// too little.
+	n := u.inFlight.Load()
+	return n > u.endless.Load()
+}
+
+// tell wakes who waits until it is busy no more.
+func (u *upstream) tell() {
+	if wake := u.wake.Load(); wake != nil {
+		select {
+		case *wake <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
 }
 
 // setUpstreams swaps the addresses; held requests wake up. Calls come one at a
-// time.
+// time, with state.mu held or before anybody else knows lr.
 func (lr *liveRoute) setUpstreams(w *discovery.Wanted) {
 	old := lr.upstreams.Load()
+	lr.wanted = w
 	next := &upstreams{changed: make(chan struct{}), state: w.State, detail: w.Detail, object: w.Object, since: w.Since}
-	for _, address := range w.Ready {
-		i := slices.IndexFunc(old.ready, func(u *upstream) bool { return u.address == address })
-		if i >= 0 {
-			next.ready = append(next.ready, old.ready[i])
-		} else {
-			next.ready = append(next.ready, &upstream{address: address})
+	known := func(address string) *upstream {
+		for _, list := range [][]*upstream{old.ready, old.leaving} {
+			for _, u := range list {
+				if u.address == address {
+					return u
+				}
+			}
+		}
+		return &upstream{address: address}
+	}
+	for _, address := range lr.state.backups.rest.serving(w.Ready) {
+		next.ready = append(next.ready, known(address))
+	}
+	for _, u := range old.ready { // not asked whether they are busy: they may be at once
+		if !slices.Contains(next.ready, u) {
+			next.leaving = append(next.leaving, u)
+		}
+	}
+	for _, u := range old.leaving {
+		if u.inFlight.Load() > 0 && !slices.Contains(next.ready, u) {
+			next.leaving = append(next.leaving, u)
 		}
 	}
 	lr.upstreams.Store(next)
@@ -78,30 +122,97 @@ func (u *upstreams) pick() *upstream {
 }
 
 // attempt is a request on its way to an upstream of its route. It travels in the
-// request's variables, under attemptVar.
+// request's variables, under attemptVar, and the response goes through it: there it is
+// seen that a response does not end by itself.
 type attempt struct {
-	route  *liveRoute
-	picked *upstream // that was tried last
-	missed bool      // there was none to try
+	caddyhttp.ResponseWriterWrapper
+
+	route   *liveRoute
+	picked  *upstream // that was tried last
+	missed  bool      // there was none to try
+	endless bool      // counted as such
+	tunnel  bool      // the request asks for one, as websockets do over HTTP/2
 }
 
 const attemptVar = "dentropy.attempt"
 
 func (a *attempt) pick() *upstream {
 	a.done()
-	a.picked = a.route.upstreams.Load().pick()
-	if a.missed = a.picked == nil; !a.missed {
-		a.picked.inFlight.Add(1)
+	for {
+		all := a.route.upstreams.Load()
+		u := all.pick()
+		if u == nil {
+			a.missed = true
+			return nil
+		}
+		u.inFlight.Add(1)
+		// Whoever takes u out of service first and then finds nobody counted can be sure
+		// that nobody comes: so it is looked at again after counting.
+		if a.route.upstreams.Load() == all {
+			a.picked = u
+			return u
+		}
+		u.inFlight.Add(-1)
+		u.tell()
 	}
-	return a.picked
 }
 
 func (a *attempt) done() {
-	if a.picked != nil {
-		a.picked.inFlight.Add(-1)
+	if u := a.picked; u != nil {
 		a.picked = nil
+		if a.endless {
+			a.endless = false
+			u.endless.Add(-1)
+		}
+		u.inFlight.Add(-1) // after endless: see upstream.busy
+		u.tell()
 	}
 	a.missed = false
+}
+
+// goesOn notes that the response does not end by itself.
+func (a *attempt) goesOn() {
+	if a.picked != nil && !a.endless {
+		a.endless = true
+		a.picked.endless.Add(1)
+		a.picked.tell()
+	}
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *attempt) WriteHeader(status int) {
+	// Other informational ones come from another goroutine, and are no response yet.
+	switch {
+	case status == http.StatusSwitchingProtocols, status/100 == 2 && a.tunnel, status >= 200 && endless(a.Header()):
+		a.goesOn()
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// endless reports whether the header is of a response that goes on until somebody
+// leaves: events, and the pictures of a camera.
+func endless(h http.Header) bool {
+	v := h["Content-Type"]
+	if len(v) == 0 {
+		return false
+	}
+	return strings.HasPrefix(v[0], "text/event-stream") || strings.HasPrefix(v[0], "multipart/x-mixed-replace")
+}
+
+// Hijack implements http.Hijacker, for handlers that ask for no more than that.
+func (a *attempt) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	a.goesOn()
+	return http.NewResponseController(a.ResponseWriter).Hijack()
+}
+
+// FlushError is what http.ResponseController asks for.
+func (a *attempt) FlushError() error {
+	return http.NewResponseController(a.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher, for handlers that ask for no more than that.
+func (a *attempt) Flush() {
+	_ = a.FlushError() // as http.Flusher does not tell
 }
 
 // again reports whether err leaves the request fit for another try: no
@@ -202,6 +313,8 @@ func isDialError(err error, address string) bool {
 
 // Interface guards
 var (
+	_ http.Hijacker               = (*attempt)(nil)
+	_ http.Flusher                = (*attempt)(nil)
 	_ reverseproxy.UpstreamSource = Upstreams{}
 	_ caddyfile.Unmarshaler       = (*Upstreams)(nil)
 )

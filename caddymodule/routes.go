@@ -40,6 +40,7 @@ type liveRoute struct {
 	finish context.CancelFunc
 
 	// guarded by state.mu
+	wanted *discovery.Wanted // as it was passed on last
 	units  []discovery.Unit
 	certs  map[string]string // host -> issuer class
 	chains map[*App]*chain
@@ -60,6 +61,7 @@ func newLiveRoute(s *State, w *discovery.Wanted) *liveRoute {
 	}
 	lr.match = match
 	lr.upstreams.Store(&upstreams{changed: make(chan struct{})})
+	lr.wanted = &discovery.Wanted{}
 	return lr
 }
 
@@ -166,10 +168,10 @@ func (c *chain) retire(drain time.Duration) {
 	}()
 }
 
-func (c *chain) serve(w http.ResponseWriter, r *http.Request, a *attempt) error {
-	err := c.handler.ServeHTTP(w, r)
+func (c *chain) serve(r *http.Request, a *attempt) error {
+	err := c.handler.ServeHTTP(a, r)
 	if err != nil && c.errors != nil && !a.again(err) {
-		return c.errors.ServeHTTP(w, c.config.WithError(r, err))
+		return c.errors.ServeHTTP(a, c.config.WithError(r, err))
 	}
 	return err
 }

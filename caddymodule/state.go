@@ -208,7 +208,7 @@ func (s *State) applyLocked(c discovery.Change) {
 		}
 		s.journal.add(Event{Kind: "route", Host: lr.firstHost(), Object: c.Route.Object, Text: "added"})
 	}
-	before := len(lr.upstreams.Load().ready)
+	before := len(lr.wanted.Ready)
 	lr.setUpstreams(c.Route)
 	s.tellUpstreams(lr, c.Route, before)
 	for _, u := range c.Route.Units {

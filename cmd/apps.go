@@ -24,7 +24,8 @@ dentropy.app, and each other container. With the name of one, shows all that a b
 it would hold, and what not, each with the reason: containers and how each comes to rest,
 volumes, images, networks, routes. Nothing is stopped or changed.
 
-Asks a running dentropy, and the Docker engine itself where none runs.
+Asks a running dentropy, and the Docker engine itself where none runs: then what a backup
+or restore that was interrupted has left stopped is started again first.
 
 EXIT STATUS
 

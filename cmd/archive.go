@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,19 +92,19 @@ type openedArchive struct {
 // sourceOf opens what holds an archive, and collects the keys.
 func sourceOf(cmd *cobra.Command, arg string) (*openedArchive, error) {
 	var w worker
-	dir := ""
+	var folders []string
 	var err error
 	if _, _, inStore := storeArchive(arg); inStore {
 		if w, err = findWorker(cmd, ""); err != nil {
 			return nil, err
 		}
 		if keys, err := keyFolder(cmd, w); err == nil {
-			dir = filepath.Dir(filepath.Dir(keys))
+			folders = append(folders, keys)
 		}
-	} else if dir, err = workDir(cmd); err != nil {
+	} else if folders, err = keyFolders(cmd); err != nil {
 		return nil, err
 	}
-	keys, err := openKeys(cmd, dir, os.Getenv)
+	keys, err := openKeys(cmd, os.Getenv, folders...)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +124,25 @@ func sourceOf(cmd *cobra.Command, arg string) (*openedArchive, error) {
 	return a, nil
 }
 
+// keyFolders are where keys may be that open a file: in the data folder, and where a
+// dentropy that runs here keeps its own.
+func keyFolders(cmd *cobra.Command) ([]string, error) {
+	dir, err := workDir(cmd)
+	if err != nil {
+		return nil, err
+	}
+	folders := []string{keysDir(dir)}
+	const patience = 2 * time.Second // it is asked for a help, and a file can be read without it
+	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
+	defer cancel()
+	if c, err := findRunning(ctx, cmd.Flags(), os.Getenv); err == nil && c != nil {
+		if st, err := (&remote{c: c}).key(ctx); err == nil {
+			folders = append(folders, st.Folder)
+		}
+	}
+	return folders, nil
+}
+
 // openArchive opens an archive for one of the verbs. Of one that is not complete, what
 // there is can be read; talk says so.
 func openArchive(cmd *cobra.Command, arg string) (*openedArchive, error) {
@@ -132,9 +151,10 @@ func openArchive(cmd *cobra.Command, arg string) (*openedArchive, error) {
 		return nil, err
 	}
 	if a.at == nil {
-		if a.seq, err = backup.NewReader(a.stream, a.keys.ids...); err != nil {
+		if a.seq, err = backup.OpenReader(cmd.Context(), a.stream, a.keys.ids...); err != nil {
 			return nil, errors.Join(explainArchive(err, a.keys), a.file.Close())
 		}
+		a.seq.Until(cmd.Context())
 		return a, nil
 	}
 	a.rand, err = backup.OpenArchive(a.at, a.size, a.keys.ids...)
@@ -148,6 +168,7 @@ func openArchive(cmd *cobra.Command, arg string) (*openedArchive, error) {
 	if err != nil {
 		return nil, errors.Join(explainArchive(err, a.keys), a.file.Close())
 	}
+	a.rand.Until(cmd.Context())
 	return a, nil
 }
 

@@ -15,54 +15,6 @@ import (
 	"github.com/dentropy/dentropycloud/backup/tarx"
 )
 
-// volumeStream is the segments of one volume, one after the other.
-type volumeStream struct {
-	ctx     context.Context // for its lifetime
-	ar      *backup.Reader
-	volume  string
-	pending *backup.Member // what came after them
-	err     error
-}
-
-// Read reads on, into the next segment where one ends.
-func (s *volumeStream) Read(p []byte) (int, error) {
-	for s.err == nil {
-		if s.err = s.ctx.Err(); s.err != nil {
-			break
-		}
-		n, err := s.ar.Read(p)
-		if err != nil && !errors.Is(err, io.EOF) {
-			s.err = err
-			return n, err
-		}
-		if n > 0 {
-			return n, nil
-		}
-		if err == nil {
-			continue
-		}
-		m, err := s.ar.Next()
-		switch {
-		case err != nil:
-			s.err = err
-		case m.Kind != backup.MemberSegment || m.Volume != s.volume:
-			s.pending, s.err = m, io.EOF
-		}
-	}
-	return 0, s.err
-}
-
-// after gives the member behind the volume, once all of it was read.
-func (s *volumeStream) after() (*backup.Member, error) {
-	if _, err := io.Copy(io.Discard, s); err != nil {
-		return nil, err
-	}
-	if s.pending == nil {
-		return nil, s.err // the end of the archive
-	}
-	return s.pending, nil
-}
-
 func setUpArchiveCat(cmd *cobra.Command) {
 	cmd.Use = "cat <archive> <volume>:<path> [flags]"
 	cmd.Short = "Prints a file of a volume"
@@ -115,7 +67,7 @@ func catStreamed(ctx context.Context, w io.Writer, a *backup.Reader, at place) e
 	if err != nil {
 		return err
 	}
-	raw := frame.NewReader(&volumeStream{ctx: ctx, ar: a, volume: at.volume}, 0)
+	raw := frame.NewReader(a.VolumeStream(ctx, at.volume), 0)
 	defer func() { _ = raw.Close() }()
 	tr := tarx.NewReader(raw)
 	for {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -75,7 +76,12 @@ func testTree(t *testing.T) string {
 // empty one "media".
 func makeArchive(t *testing.T, encryption string, to ...age.Recipient) []byte {
 	t.Helper()
-	m := testManifest()
+	return makeArchiveOf(t, testManifest(), t.TempDir(), encryption, to...)
+}
+
+// makeArchiveOf does so with other settings, and other data for the volume "media".
+func makeArchiveOf(t *testing.T, m *backup.Manifest, media, encryption string, to ...age.Recipient) []byte {
+	t.Helper()
 	m.ID, m.Encryption = backup.NewArchiveID(m.Created), ""
 	m.App.Volumes[1].Action = backup.Include
 	m.App.Containers[0].Settings = json.RawMessage(`{"Config":{"Env":["PASSWORD=hunter2-hunter2"]}}`)
@@ -87,7 +93,7 @@ func makeArchive(t *testing.T, encryption string, to ...age.Recipient) []byte {
 	}
 	transit := t.TempDir()
 	m.Trees = map[string]*backup.Tree{}
-	for id, root := range map[string]string{"db": testTree(t), "media": t.TempDir()} {
+	for id, root := range map[string]string{"db": testTree(t), "media": media} {
 		sink := volume.NewTransit(transit, id, 0)
 		tree, err := volume.Read(t.Context(), root, sink, volume.ReadOptions{Volume: id})
 		if err != nil {
@@ -210,6 +216,44 @@ func TestArchiveVerbs(t *testing.T) {
 	}
 }
 
+// A file that is mounted by itself is a volume of its own.
+func TestExtractSingleFile(t *testing.T) {
+	m := testManifest()
+	for i := range m.App.Volumes {
+		if v := &m.App.Volumes[i]; v.ID == "media" {
+			v.Kind, v.Name = backup.BindFile, "/srv/shop/nginx.conf"
+		}
+	}
+	conf := filepath.Join(t.TempDir(), "conf")
+	if err := os.WriteFile(conf, []byte("listen 80;"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	archive := makeArchiveOf(t, m, conf, "none")
+	for _, stream := range []bool{false, true} {
+		dir := t.TempDir()
+		if _, errOut, err := verbOn(t, archive, stream, "archive extract", "-C", dir); err != nil {
+			t.Fatalf("extract, stream %v = %v, %s", stream, err, errOut)
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, "media/nginx.conf")); string(text) != "listen 80;" {
+			t.Errorf("extracted %q, %v", text, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "db/etc/app.conf")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestExtractSaysWhatIsNotThere(t *testing.T) {
+	dir := t.TempDir()
+	_, errOut, err := verbOn(t, makeArchive(t, "none"), false, "archive extract", "db:nope", "media", "-C", dir)
+	if err == nil || !strings.Contains(errOut, "nope") {
+		t.Errorf("extract = %v, %s, want an error that names what is missing", err, errOut)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "media")); err != nil {
+		t.Errorf("the other volume: %v", err)
+	}
+}
+
 func TestArchiveParts(t *testing.T) {
 	archive := makeArchive(t, "none")
 	for _, stream := range []bool{false, true} {
@@ -307,7 +351,7 @@ func TestRestoreIsStreamed(t *testing.T) {
 			var whole []byte
 			a.mux.HandleFunc("POST /dentropy/restores", func(w http.ResponseWriter, r *http.Request) {
 				var body bytes.Buffer
-				if _, err := body.ReadFrom(r.Body); err != nil {
+				if err := formArchive(&body, r); err != nil {
 					t.Error(err)
 				}
 				ar, err := backup.NewReader(bytes.NewReader(body.Bytes()))
@@ -353,6 +397,29 @@ func TestRestoreIsStreamed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// formArchive reads the archive out of a form, as a running dentropy does.
+func formArchive(to *bytes.Buffer, r *http.Request) error {
+	form, err := r.MultipartReader()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"answers", "archive"} {
+		p, err := form.NextPart()
+		if err != nil || p.FormName() != name {
+			return fmt.Errorf("want part %q: %w", name, err)
+		}
+		to.Reset()
+		if _, err := to.ReadFrom(p); err != nil {
+			return err
+		}
+	}
+	_, err = form.NextPart()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("want the end of the form: %w", err)
 }
 
 // storeAPI serves one archive as a store of a running dentropy does.

@@ -8,8 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -109,9 +109,8 @@ type archiveKeys struct {
 	given bool
 }
 
-// openKeys collects the identities: those that are named, and the one in the data
-// folder.
-func openKeys(cmd *cobra.Command, dir string, getenv func(string) string) (archiveKeys, error) {
+// openKeys collects the identities: those that are named, and the ones in folders of keys.
+func openKeys(cmd *cobra.Command, getenv func(string) string, folders ...string) (archiveKeys, error) {
 	var k archiveKeys
 	files, _ := cmd.Flags().GetStringArray("identity")
 	if len(files) == 0 && getenv("DENTROPY_IDENTITY") != "" {
@@ -137,10 +136,11 @@ func openKeys(cmd *cobra.Command, dir string, getenv func(string) string) (archi
 		k.ids = append(k.ids, id)
 		k.given = true
 	}
-	if dir == "" {
-		return k, nil
+	for _, dir := range slices.Compact(folders) {
+		if dir != "" {
+			k.ids = append(k.ids, ownKey(dir))
+		}
 	}
-	k.ids = append(k.ids, ownKey(filepath.Join(dir, "backup", "keys")))
 	return k, nil
 }
 
@@ -189,7 +189,7 @@ func identitiesIn(path string) ([]age.Identity, error) {
 	}
 	ids, kitErr := backup.ParseIdentities(bytes.NewReader(bytes.Join(keys, []byte("\n"))))
 	if kitErr != nil {
-		return nil, fmt.Errorf("read the key in %s: %w", path, kitErr)
+		return nil, err // which has the lines of the file
 	}
 	return ids, nil
 }

@@ -74,7 +74,7 @@ func openInput(ctx context.Context, cmd *cobra.Command, w worker, arg string, ke
 		return nil, err
 	}
 	in.file = rc
-	if in.reader, err = backup.NewReader(rc, keys.ids...); err != nil {
+	if in.reader, err = backup.OpenReader(ctx, rc, keys.ids...); err != nil {
 		return nil, errors.Join(explainArchive(err, keys), rc.Close())
 	}
 	in.manifest = in.reader.Manifest()

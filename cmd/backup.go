@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,7 +121,7 @@ func runBackup(cmd *cobra.Command, args []string) error {
 		}
 		line := backupLine{App: app, BackupResult: res}
 		if err != nil {
-			line.Error, line.BackupResult = hinted(err.Error(), ""), nil
+			line.Error, line.Hint, line.BackupResult = err.Error(), backup.HintOf(err), nil
 		}
 		results = append(results, line)
 		if errors.Is(err, errCancelled) || errors.Is(err, errNoAnswer) || errors.Is(err, errDeclined) {
@@ -128,9 +129,12 @@ func runBackup(cmd *cobra.Command, args []string) error {
 		}
 	}
 	if f.asJSON {
-		errs = append(errs, writeJSON(cmd.OutOrStdout(), map[string]any{"backups": results}))
+		if err := writeJSON(cmd.OutOrStdout(), map[string]any{"backups": results}); err != nil {
+			errs = append(errs, err)
+		}
 	}
-	if f.tell && len(errs) < len(args) && !f.dryRun {
+	done := func(l backupLine) bool { return l.Error == "" }
+	if f.tell && slices.ContainsFunc(results, done) && !f.dryRun {
 		tellKey(newPrinter(talk, os.Getenv))
 	}
 	return errors.Join(errs...)
@@ -141,6 +145,7 @@ type backupLine struct {
 	App string `json:"app"`
 	*backup.BackupResult
 	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
 }
 
 // ensureKey makes the key at the first backup that needs it.
@@ -159,27 +164,10 @@ func (f *backupFlags) ensureKey(cmd *cobra.Command, w worker, talk io.Writer) er
 		return nil
 	}
 	if none {
-		dir, err := keyFolder(cmd, w)
-		if err != nil {
+		if st, err = w.makeKey(cmd.Context()); err != nil {
 			return err
 		}
-		keys, err := backup.OpenKeys(dir)
-		if err != nil {
-			return err
-		}
-		if _, err := keys.Ensure(); err != nil {
-			return err
-		}
-		if l, ok := w.(*local); ok {
-			l.keys = keys
-		}
-		_, _ = fmt.Fprintf(talk, "dentropy: a key for archives was made in %s\n", dir)
-		if st, err = w.key(cmd.Context()); err != nil {
-			return err
-		}
-		if len(st.Recipients) == 0 {
-			return fmt.Errorf("the running dentropy does not see the key in %s: run `%s backup key` where it runs, or use --recipient", dir, verbPrefix())
-		}
+		_, _ = fmt.Fprintf(talk, "dentropy: a key for archives was made in %s\n", clean(st.Folder))
 	}
 	f.tell = st.Private && !st.Stored
 	return nil

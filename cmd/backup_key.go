@@ -3,9 +3,8 @@ package dentropycmd
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,26 +51,15 @@ EXIT STATUS
 // askProof stands for a --confirm without a proof. It is no proof: too short.
 const askProof = "?"
 
-// keyFolder is where the keys are that whoever does the work uses.
+// keyFolder is where the keys are that whoever does the work uses. It is empty where
+// that is an older version, which does not say.
 func keyFolder(cmd *cobra.Command, w worker) (string, error) {
-	r, ok := w.(*remote)
-	if !ok {
-		dir, err := workDir(cmd)
-		return keysDir(dir), err
-	}
-	if r.c.addr.IsUnixNetwork() && filepath.Base(r.c.addr.Host) == adminSocket {
-		return keysDir(filepath.Dir(r.c.addr.Host)), nil
-	}
-	if given, _ := cmd.Flags().GetString("data-dir"); given != "" {
-		dir, err := workDir(cmd)
-		return keysDir(dir), err
-	}
-	return "", fmt.Errorf("which folder the dentropy at %s keeps its key in is not known here: name its data folder with --data-dir, or use --recipient",
-		showAdmin(r.c.addr.String()))
+	st, err := w.key(cmd.Context())
+	return st.Folder, err
 }
 
 func runBackupKey(cmd *cobra.Command, _ []string) error {
-	dir, err := findKeyFolder(cmd)
+	dir, theirs, err := findKeyFolder(cmd)
 	if err != nil {
 		return err
 	}
@@ -81,6 +69,11 @@ func runBackupKey(cmd *cobra.Command, _ []string) error {
 	}
 	if err != nil {
 		return err
+	}
+	// The kit of any other key would open nothing.
+	if here := keys.Status().Recipients; len(theirs) > 0 && !slices.Equal(here, theirs) {
+		return fmt.Errorf("the running dentropy encrypts archives to %s, and the key in %s is not that one: run this on the machine, and in the container, where that dentropy runs",
+			strings.Join(theirs, ", "), dir)
 	}
 	proof, _ := cmd.Flags().GetString("confirm")
 	forget, _ := cmd.Flags().GetBool("forget")
@@ -113,6 +106,8 @@ func runBackupKey(cmd *cobra.Command, _ []string) error {
 	}
 	if made {
 		talk.printf("dentropy: a key for archives was made in %s\n", dir)
+	} else {
+		talk.printf("dentropy: this is the key in %s\n", dir)
 	}
 	kit, err := keys.Kit()
 	if err != nil {
@@ -128,35 +123,22 @@ func runBackupKey(cmd *cobra.Command, _ []string) error {
 	return proveKey(cmd, keys, talk)
 }
 
-// findKeyFolder finds the keys of a running dentropy, else those in the data folder.
-func findKeyFolder(cmd *cobra.Command) (string, error) {
-	if given, _ := cmd.Flags().GetString("data-dir"); given != "" {
-		dir, err := workDir(cmd)
-		return keysDir(dir), err
-	}
-	c, err := newClient(cmd.Flags(), os.Getenv)
-	switch {
-	case err == nil:
-	case errors.Is(err, errNoSocket):
-		c = nil
-	default:
-		return "", err
+// findKeyFolder finds the keys of a running dentropy, and whom it encrypts to; else those
+// in the data folder.
+func findKeyFolder(cmd *cobra.Command) (dir string, recipients []string, err error) {
+	c, err := findRunning(cmd.Context(), cmd.Flags(), os.Getenv)
+	if err != nil {
+		return "", nil, err
 	}
 	if c != nil {
-		resp, err := c.do(cmd.Context(), http.MethodGet, "/dentropy/backup/key")
-		address, _ := cmd.Flags().GetString("address")
-		switch {
-		case err == nil:
-			_ = resp.Body.Close()
-			return keyFolder(cmd, &remote{c: c})
-		case c.addr.IsUnixNetwork() && filepath.Base(c.addr.Host) == adminSocket:
-			return keysDir(filepath.Dir(c.addr.Host)), nil // it does not run now
-		case address != "":
-			return "", err
+		st, err := (&remote{c: c}).key(cmd.Context())
+		if err == nil && st.Folder == "" {
+			err = errors.New("the running dentropy does not say where its key is: is it another version?")
 		}
+		return st.Folder, st.Recipients, err
 	}
-	dir, err := workDir(cmd)
-	return keysDir(dir), err
+	dir, err = workDir(cmd)
+	return keysDir(dir), nil, err
 }
 
 // proveKey asks for the proof that the kit was stored.

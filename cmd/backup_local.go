@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,7 +50,7 @@ func newLocal(cmd *cobra.Command, folder string) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := backup.MakeFolder(dir); err != nil {
 		return nil, fmt.Errorf("the data folder %s cannot be made: %w: use --data-dir with another folder, or run as root", dir, cause(err))
 	}
 	l := &local{dir: dir, talk: cmd.ErrOrStderr()}
@@ -82,18 +83,29 @@ func newLocal(cmd *cobra.Command, folder string) (*local, error) {
 
 func (l *local) close() error { return l.m.Close() }
 
-// recover finishes what a dead process left behind, before other work.
+// recover finishes what a dead process left behind, before other work. What cannot be
+// finished now is told, and keeps nobody from other apps: of the same one, the work itself
+// finishes it first or refuses.
 func (l *local) recover(ctx context.Context) error {
 	if l.recovered {
 		return nil
 	}
-	if n := l.m.LeftStopped(); n > 0 {
-		_, _ = fmt.Fprintf(l.talk, "dentropy: an earlier backup or restore was interrupted; what it left stopped (%s) is brought back first\n", count(n, "app"))
-	}
-	if err := l.m.Recover(ctx); err != nil {
-		return fmt.Errorf("finish what was interrupted: %w", err)
-	}
 	l.recovered = true
+	ops, err := l.m.Leftovers()
+	if err != nil {
+		return err
+	}
+	for _, op := range ops {
+		_, _ = fmt.Fprintf(l.talk, "dentropy: the %s of %s on %s that began at %s was interrupted: what it left stopped is brought back first\n",
+			clean(op.Kind), clean(op.App), clean(op.Platform), op.Time.Local().Format(time.DateTime))
+	}
+	err = l.m.RecoverOnce(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(l.talk, "dentropy: what was interrupted cannot be finished now, and is tried again the next time: %s\n", clean(err.Error()))
+	}
 	return nil
 }
 
@@ -127,6 +139,10 @@ func (l *local) run(ctx context.Context, kind string, show func(backup.JobView),
 }
 
 func (l *local) apps(ctx context.Context) (appsAnswer, error) {
+	// Whoever looks why an app is down is who it should be brought back for.
+	if err := l.recover(ctx); err != nil {
+		return appsAnswer{}, err
+	}
 	apps, errs := l.m.Apps(ctx)
 	a := appsAnswer{Apps: apps, Problems: []problemLine{}}
 	if a.Apps == nil {
@@ -143,6 +159,9 @@ func (l *local) apps(ctx context.Context) (appsAnswer, error) {
 }
 
 func (l *local) app(ctx context.Context, name, platform string, opts backup.CaptureOptions) (*backup.App, error) {
+	if err := l.recover(ctx); err != nil {
+		return nil, err
+	}
 	a, err := l.m.Capture(ctx, name, platform, opts)
 	if err != nil {
 		return nil, err
@@ -155,6 +174,11 @@ func (l *local) lastRuns(context.Context) ([]backup.LastRun, error) { return l.m
 
 func (l *local) key(context.Context) (keyAnswer, error) {
 	return keyAnswer{KeyStatus: l.keys.Status()}, nil
+}
+
+func (l *local) makeKey(context.Context) (keyAnswer, error) {
+	made, err := l.keys.Ensure()
+	return keyAnswer{KeyStatus: l.keys.Status(), Created: made}, err
 }
 
 func (l *local) estimate(ctx context.Context, req backup.BackupRequest) (*backup.BackupResult, error) {

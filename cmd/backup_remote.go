@@ -14,8 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/dentropy/dentropycloud/backup"
 	filestore "github.com/dentropy/dentropycloud/backup/local"
@@ -67,12 +65,12 @@ func (r *remote) app(ctx context.Context, name, platform string, o backup.Captur
 	q := url.Values{}
 	for k, v := range map[string]string{
 		"platform": platform, "images": o.Images, "layers": o.Layers,
-		"include": strings.Join(o.IncludePaths, ","), "exclude": strings.Join(o.ExcludePaths, ","),
 	} {
 		if v != "" {
 			q.Set(k, v)
 		}
 	}
+	q["include"], q["exclude"] = o.IncludePaths, o.ExcludePaths // a path may hold a comma
 	uri := "/dentropy/apps/" + url.PathEscape(name)
 	if len(q) > 0 {
 		uri += "?" + q.Encode()
@@ -91,6 +89,10 @@ func (r *remote) lastRuns(ctx context.Context) ([]backup.LastRun, error) {
 
 func (r *remote) key(ctx context.Context) (a keyAnswer, err error) {
 	return a, r.ask(ctx, http.MethodGet, "/dentropy/backup/key", nil, &a)
+}
+
+func (r *remote) makeKey(ctx context.Context) (a keyAnswer, err error) {
+	return a, r.ask(ctx, http.MethodPost, "/dentropy/backup/key", nil, &a)
 }
 
 // backupBody is a request with what its JSON leaves out.
@@ -142,7 +144,7 @@ func (r *remote) backup(ctx context.Context, req backup.BackupRequest, to output
 	case to.folder != "":
 		name := ""
 		err = r.stream(ctx, id, body, show, result, func(resp *http.Response) (err error) {
-			name, err = saveChecked(ctx, to.folder, req.App, id, resp)
+			name, err = saveChecked(ctx, to.folder, resp)
 			return err
 		})
 		result.Archive, result.Store = name, to.folder
@@ -300,16 +302,15 @@ type onlyReader struct{ io.Reader }
 
 // saveChecked writes an archive into a folder of this machine. It appears there when it
 // is whole.
-func saveChecked(ctx context.Context, folder, app, id string, resp *http.Response) (name string, err error) {
-	name = ""
-	if _, params, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition")); err == nil {
-		if _, err := backup.ParseArchiveName(params["filename"]); err == nil {
-			name = params["filename"]
-		}
+func saveChecked(ctx context.Context, folder string, resp *http.Response) (name string, err error) {
+	_, params, err := mime.ParseMediaType(resp.Header.Get("Content-Disposition"))
+	if err == nil {
+		_, err = backup.ParseArchiveName(params["filename"])
 	}
-	if name == "" {
-		name = backup.ArchiveName(app, time.Now(), id, resp.Header.Get("Content-Type") == "application/age")
+	if err != nil {
+		return "", fmt.Errorf("the running dentropy does not name the archive (is it another version?): %w", err)
 	}
+	name = params["filename"]
 	store, err := filestore.New(folder)
 	if err != nil {
 		return name, err

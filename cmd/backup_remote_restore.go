@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
+	"net/textproto"
 	"net/url"
 
 	"github.com/dentropy/dentropycloud/backup"
@@ -40,11 +42,6 @@ func (r *remote) sendArchive(ctx context.Context, in *archiveInput, a backup.Ans
 			"store": in.store, "archive": in.name, "answers": a, "dry_run": job == "",
 		}, answer)
 	}
-	raw, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode answers: %w", err)
-	}
-	q.Set("answers", string(raw))
 	var body io.Reader
 	if job == "" {
 		head, err := in.plainHead()
@@ -57,12 +54,37 @@ func (r *remote) sendArchive(ctx context.Context, in *archiveInput, a backup.Ans
 		body, stop = in.plain(ctx)
 		defer stop()
 	}
-	resp, err := r.c.send(ctx, http.MethodPost, "/dentropy/restores?"+q.Encode(), "application/x-tar", body)
+	form, kind, err := restoreForm(a, body)
+	if err != nil {
+		return err
+	}
+	resp, err := r.c.send(ctx, http.MethodPost, "/dentropy/restores?"+q.Encode(), kind, form)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	return decodeAnswer(resp.Body, answer)
+}
+
+// restoreForm is a form of answers and an archive. Answers may hold passwords, and URLs are
+// written to logs.
+func restoreForm(a backup.Answers, archive io.Reader) (form io.Reader, kind string, err error) {
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return nil, "", fmt.Errorf("encode answers: %w", err)
+	}
+	var head, tail bytes.Buffer
+	w := multipart.NewWriter(&head)
+	for _, name := range []string{"answers", "archive"} {
+		if _, err = w.CreatePart(textproto.MIMEHeader{"Content-Disposition": {`form-data; name="` + name + `"`}}); err != nil {
+			return nil, "", err // not before a buffer can fail
+		}
+		if name == "answers" {
+			head.Write(raw)
+		}
+	}
+	fmt.Fprintf(&tail, "\r\n--%s--\r\n", w.Boundary())
+	return io.MultiReader(&head, archive, &tail), w.FormDataContentType(), nil
 }
 
 func (r *remote) restore(ctx context.Context, in *archiveInput, a backup.Answers, show func(backup.JobView)) (*backup.RestoreResult, error) {

@@ -44,6 +44,8 @@ type worker interface {
 	open(ctx context.Context, store, name string) (io.ReadCloser, error)
 	archives(ctx context.Context, store string) (map[string][]backup.Entity, []string, error)
 	key(ctx context.Context) (keyAnswer, error)
+	// makeKey makes the key of whoever does the work, where it has none.
+	makeKey(ctx context.Context) (keyAnswer, error)
 	close() error
 }
 
@@ -77,6 +79,7 @@ func (l problemLine) String() string {
 type keyAnswer struct {
 	backup.KeyStatus
 	Configured []string `json:"configured"`
+	Created    bool     `json:"created"`
 }
 
 // dockerSetting is the setting of `up` that says which engines there are.
@@ -151,7 +154,10 @@ func findRunning(ctx context.Context, flags *pflag.FlagSet, getenv func(string) 
 func patience(ctx context.Context, talk io.Writer, waiting func() string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A reader of the archive that went away shows as an error of the next write: the work
+	// then ends in order, and says why.
+	signal.Ignore(syscall.SIGPIPE)
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -168,11 +174,12 @@ func patience(ctx context.Context, talk io.Writer, waiting func() string) (conte
 			return
 		}
 		signal.Stop(signals)
-		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		signal.Reset(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 		_, _ = fmt.Fprintf(talk, "\ndentropy: waiting for: %s\ndentropy: Ctrl-C once more ends this process at once; `dentropy up`, or the next backup or restore, then brings back what was left stopped\n", waiting())
 	})
 	return ctx, func() {
 		signal.Stop(signals)
+		signal.Reset(syscall.SIGPIPE)
 		close(done)
 		wg.Wait()
 		cancel(nil)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/dentropy/dentropycloud/backup"
 )
 
 const lockFile = "up.lock"
@@ -20,7 +22,7 @@ var errLocked = errors.New("held by another process")
 // or the process ends.
 func openDataDir(o Options) (release func(), err error) {
 	hint := "use " + o.hintDataDir()
-	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+	if err := backup.MakeFolder(o.DataDir); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("data folder %s cannot be made by this user: %s, or run as root", o.DataDir, hint)
 		}

@@ -278,9 +278,40 @@ func TestBackupAsksFirst(t *testing.T) {
 	}
 }
 
+// The kit is that of the key which the running dentropy encrypts to, wherever that is.
+func TestBackupKeyIsTheirs(t *testing.T) {
+	a := newFakeAPI(t)
+	folder := filepath.Join(t.TempDir(), "elsewhere")
+	theirs, err := backup.OpenKeys(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.Ensure(); err != nil {
+		t.Fatal(err)
+	}
+	a.key["folder"], a.key["recipients"] = folder, theirs.Status().Recipients
+	kit, err := theirs.Kit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, errOut, err := runTalk(t.Context(), nil, "backup", "key", "--data-dir", a.dir)
+	if err != nil || out != kit {
+		t.Errorf("backup key = %v, another kit\n%s", err, errOut)
+	}
+	a.key["folder"] = t.TempDir() // of another machine, or container
+	out, errOut, err = runTalk(t.Context(), nil, "backup", "key", "--data-dir", a.dir)
+	if err == nil || out != "" || !strings.Contains(errOut, "where that dentropy runs") {
+		t.Errorf("backup key without their key = %v, %q\n%s", err, out, errOut)
+	}
+}
+
+// sentName is the name that the API gives an archive which it streams.
+const sentName = "shop-20261124T101500Z-0a1b2c3d.dentropy.tar.age"
+
 // sendArchive streams an archive as the API does.
 func sendArchive(w http.ResponseWriter, text string, whole bool) {
 	w.Header().Set("Content-Type", "application/age")
+	w.Header().Set("Content-Disposition", `attachment; filename="`+sentName+`"`)
 	w.Header().Set("Trailer", "Dentropy-Sha256, Dentropy-Size")
 	_, _ = io.WriteString(w, text)
 	_ = http.NewResponseController(w).Flush()
@@ -325,8 +356,8 @@ func TestBackupToHere(t *testing.T) {
 		if err != nil || len(list) != 1 {
 			t.Fatalf("-o FOLDER = %v, %q\n%s", err, list, errOut)
 		}
-		if info, err := backup.ParseArchiveName(filepath.Base(list[0])); err != nil || info.App != "shop" || !info.Encrypted {
-			t.Errorf("the archive is called %q: %+v, %v", list[0], info, err)
+		if name := filepath.Base(list[0]); name != sentName {
+			t.Errorf("the archive is called %q, want %q", name, sentName)
 		}
 		if text, err := os.ReadFile(list[0]); string(text) != "archive" || !strings.Contains(out, list[0]) {
 			t.Errorf("%q holds %q, %v; stdout %q", list[0], text, err, out)
@@ -341,6 +372,7 @@ func TestWrongHashIsNoArchive(t *testing.T) {
 			return
 		}
 		a.job(r.URL.Query().Get("job"), false, backup.JobView{State: "done", Result: backup.BackupResult{}})
+		w.Header().Set("Content-Disposition", `attachment; filename="`+sentName+`"`)
 		w.Header().Set("Trailer", "Dentropy-Sha256, Dentropy-Size")
 		_, _ = io.WriteString(w, "archive")
 		w.Header().Set("Dentropy-Sha256", strings.Repeat("0", 64))

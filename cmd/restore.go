@@ -92,6 +92,12 @@ func setUpRestore(cmd *cobra.Command) {
 	}
 }
 
+// restoreOnly are the flags that say how to restore.
+var restoreOnly = []string{
+	"answers", "write-answers", "as", "engine", "project-dir", "volume", "network", "port", "route", "rename", "on-conflict", "allow",
+	"no-start", "no-probe", "verify", "identity", "passphrase", "passphrase-file", "dry-run",
+}
+
 func (f *restoreFlags) check(c *cobra.Command, args []string) error {
 	given := func(names ...string) string {
 		for _, n := range names {
@@ -105,8 +111,8 @@ func (f *restoreFlags) check(c *cobra.Command, args []string) error {
 	switch {
 	case f.undo && f.list:
 		err = errors.New("--undo and --list exclude each other")
-	case (f.undo || f.list) && given("answers", "write-answers", "as", "volume", "network", "port", "route", "rename", "dry-run") != "":
-		err = fmt.Errorf("%s is for a restore, not for --undo or --list", given("answers", "write-answers", "as", "volume", "network", "port", "route", "rename", "dry-run"))
+	case (f.undo || f.list) && given(restoreOnly...) != "":
+		err = fmt.Errorf("%s is for a restore, not for --undo or --list", given(restoreOnly...))
 	case f.list && len(args) > 0:
 		err = fmt.Errorf("%q is one word too many", args[0])
 	case f.undo && len(args) > 1:
@@ -151,12 +157,11 @@ func runRestore(cmd *cobra.Command, f *restoreFlags, arg string) (err error) {
 		return err
 	}
 	defer func() { _ = w.close() }() // its job has been waited for
-	dir := ""
-	if folder, err := keyFolder(cmd, w); err == nil {
-		dir = strings.TrimSuffix(folder, string(os.PathSeparator)+"keys")
-		dir = strings.TrimSuffix(dir, string(os.PathSeparator)+"backup")
+	folder, err := keyFolder(cmd, w)
+	if err != nil {
+		return err
 	}
-	keys, err := openKeys(cmd, dir, os.Getenv)
+	keys, err := openKeys(cmd, os.Getenv, folder)
 	if err != nil {
 		return err
 	}
@@ -358,6 +363,7 @@ func (r *restoring) apply(ctx context.Context) error {
 	if res.Undo != "" {
 		p.printf("  %-10s %s restore --undo %s\n", "undo", verbPrefix(), dash(res.Undo))
 	}
+	showNoUndo(p, res)
 	return p.err
 }
 
@@ -367,6 +373,8 @@ func (r *restoring) outcome() string {
 		return c.State == "" || c.State == backup.Running || c.State == backup.Restarting
 	}
 	switch containers := r.in.manifest.App.Containers; {
+	case r.in.manifest.App.Self:
+		return "has its earlier state again"
 	case r.answers.NoStart:
 		return "is there, and was not started"
 	case len(containers) > 0 && !slices.ContainsFunc(containers, ran):

@@ -30,6 +30,8 @@ type asker struct {
 	rest bool
 	// ctx ends the wait for an answer; nil: a signal ends the process.
 	ctx context.Context
+	// tty is the terminal behind in; nil where it is none.
+	tty *os.File
 }
 
 var errNoAnswer = errors.New("no answer: nothing was changed")
@@ -47,7 +49,8 @@ func newAsker(cmd *cobra.Command, inputTaken bool) (*asker, func()) {
 	out := cmd.ErrOrStderr()
 	made := func(r io.Reader, w io.Writer) *asker {
 		p := newPrinter(w, os.Getenv)
-		return &asker{in: bufio.NewReader(r), out: w, p: p}
+		tty, _ := r.(*os.File)
+		return &asker{in: bufio.NewReader(r), out: w, p: p, tty: tty}
 	}
 	in := cmd.InOrStdin()
 	if t, ok := in.(talker); ok && t.Talks() && !inputTaken {
@@ -130,7 +133,17 @@ func (a *asker) readLine() (string, error) {
 	}
 }
 
-// yes asks a question of yes or no, which a "." never answers.
+// forget forgets what was typed before a question is shown: it was meant for something
+// else. What comes through a pipe stays.
+func (a *asker) forget() {
+	if a.tty == nil || !dropTyped(a.tty) {
+		return
+	}
+	_, _ = a.in.Discard(a.in.Buffered()) // no more than there is: never an error
+}
+
+// yes asks a question of yes or no, which neither a "." ever answers nor anything that was
+// typed before.
 func (a *asker) yes(text string, def bool) (bool, error) {
 	choice := "y/N"
 	if def {
@@ -138,6 +151,7 @@ func (a *asker) yes(text string, def bool) (bool, error) {
 	}
 	a.rest = false
 	for {
+		a.forget()
 		s, err := a.ask(text, choice)
 		if err != nil {
 			return false, err

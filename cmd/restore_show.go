@@ -213,3 +213,22 @@ func showUndos(p *printer, undos []backup.Undo) {
 	}
 	p.table([]string{"ID", "APP", "ON", "RESTORED", "FROM", "UNDO WOULD"}, rows, nil)
 }
+
+// showNoUndo says, at the end where it is read, that a restore cannot be undone, and what
+// is there to do it by hand.
+func showNoUndo(p *printer, res *backup.RestoreResult) {
+	if res.NoUndo == "" {
+		return
+	}
+	p.printf("  %-10s %s\n", "undo", p.paint(yellow, "! not possible now: "+clean(res.NoUndo)))
+	for i, kept := range res.Kept {
+		what := "kept"
+		if i > 0 {
+			what = ""
+		}
+		p.printf("  %-10s %s\n", what, clean(kept))
+	}
+	if len(res.Kept) > 0 {
+		p.printf("  %-10s this holds what was there before; remove it when you do not need it\n", "")
+	}
+}

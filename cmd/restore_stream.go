@@ -68,18 +68,38 @@ func (in *archiveInput) plainHead() ([]byte, error) {
 func (in *archiveInput) plain(ctx context.Context) (io.Reader, func()) {
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	// it may wait for a stream that has stalled, whether the verb ends or what it talks to
+	back := in.reader.Until(ctx)
 	go func() {
 		defer close(done)
-		err := in.copyTo(ctx, pw)
-		if err != nil && !errors.Is(err, errEnded) {
+		defer back()
+		w := &outlet{w: pw}
+		err := in.copyTo(ctx, w)
+		if err != nil && !w.shut && ctx.Err() == nil {
 			in.err = err
 		}
 		_ = pw.CloseWithError(err)
 	}()
 	return pr, func() {
+		stop()
 		_ = pr.CloseWithError(errEnded)
 		<-done
 	}
+}
+
+// outlet knows whether its reader has stopped reading: then why is for the reader to say.
+type outlet struct {
+	w    io.Writer
+	shut bool
+}
+
+func (o *outlet) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if err != nil {
+		o.shut = true
+	}
+	return n, err
 }
 
 // copyTo writes the archive anew. It is complete only if the old one is.
@@ -96,13 +116,13 @@ func (in *archiveInput) copyTo(ctx context.Context, w io.Writer) error {
 			m, err = in.copyImages(out, m)
 			continue
 		case backup.MemberSegment:
-			s := &volumeStream{ctx: ctx, ar: ar, volume: m.Volume}
+			s := ar.VolumeStream(ctx, m.Volume)
 			err = out.Volume(in.manifest.Trees[m.Volume], s)
-			if s.err != nil && !errors.Is(s.err, io.EOF) {
-				err = s.err // the cause
+			if s.Err() != nil {
+				err = s.Err() // the cause
 			}
 			if err == nil {
-				m, err = s.after()
+				m, err = s.After()
 			}
 			continue
 		case backup.MemberIndex:

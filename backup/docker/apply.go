@@ -66,6 +66,7 @@ func (p *Platform) apply(ctx context.Context, plan *backup.Plan, in archive, opt
 	if err != nil {
 		return nil, err
 	}
+	defer r.c.leaveGuard(ctx) // where it panics; else there is none by then
 	undo, err := r.run(ctx)
 	if err == nil {
 		return undo, nil
@@ -157,7 +158,7 @@ func (r *restore) run(ctx context.Context) (*backup.Undo, error) {
 		}
 	}
 	if err := r.c.start(ctx, !r.plan.Answers.NoStart); err != nil {
-		return nil, err
+		return nil, r.withHealthLog(ctx, err)
 	}
 	if err := r.probe(ctx); err != nil {
 		return nil, err

@@ -1,14 +1,11 @@
 package docker
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +21,11 @@ import (
 const (
 	// stepChange comes first, with all that will be made and set aside.
 	stepChange = "restore.begin"
+	// stepOld comes before anything is done to the old set, with how that is by then.
+	stepOld = "restore.old"
+	// stepHalt comes before the first stop, and stepHalted after each.
+	stepHalt   = "restore.halt"
+	stepHalted = "restore.halted"
 	// stepSwap comes before data is exchanged, with which is which.
 	stepSwap = "restore.swap"
 	// stepPath comes before paths of the host are moved.
@@ -100,11 +102,22 @@ type changeover struct {
 	machine string
 	// create gives the request for New[i]; ids are those made before, by name.
 	create func(ctx context.Context, i int, ids map[string]string) (*newContainer, error)
+	// hosts takes the place of the helper that moves paths of the host. For tests.
+	hosts func(base string, do []hostStep) (hostResult, error)
 
 	rec   changeRecord
 	begun bool
+	// touched says that something may have been done to the old set, started that
+	// something may have been started of the new one.
+	touched, started bool
 	// committed says that it is not taken back any more.
 	committed bool
+	// guards watch until the exchange begins; nil where none does.
+	guards *guards
+	// marked says that a guard may have left a note in the transit volume.
+	marked bool
+	// left is when the one who began it was last there, zero where that is us.
+	left time.Time
 
 	mu sync.Mutex // guards the journal, which several may write to
 }
@@ -129,75 +142,6 @@ func (c *changeover) begin() error {
 	return nil
 }
 
-// oldOne reads a container that is to be set aside; nil where there is none.
-func (p *Platform) oldOne(ctx context.Context, id string) (*oldOne, error) {
-	var in container.InspectResponse
-	err := p.call(ctx, "inspect container", func(ctx context.Context, c *dockerengine.Conn) (err error) {
-		in, err = c.ContainerInspect(ctx, id)
-		return err
-	})
-	switch {
-	case errdefs.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case in.ContainerJSONBase == nil || in.State == nil || in.HostConfig == nil || in.Config == nil:
-		return nil, errors.New("inspect container: the engine's answer lacks its settings")
-	case in.HostConfig.AutoRemove:
-		return nil, &backup.Problem{Message: fmt.Sprintf("%s removes itself when it stops: it cannot be set aside", in.Name), Hint: "restore under another name", Object: in.Name}
-	}
-	o := &oldOne{halted: halted{ID: in.ID, Name: trimSlash(in.Name), Mode: backup.Stop, State: backup.State(in.State.Status), StartedAt: engineTime(in.State.StartedAt)}, Restart: in.HostConfig.RestartPolicy}
-	o.Ran = in.State.Running || in.State.Restarting || in.State.Paused
-	o.Paused = in.State.Paused
-	if hc := in.State.Health; hc != nil && hc.Status != container.NoHealthcheck {
-		o.Unhealthy = hc.Status != container.Healthy
-	}
-	for _, d := range parseDependsOn(in.Config.Labels[labelDependsOn]) {
-		o.DependsOn = append(o.DependsOn, backup.Dependency{Container: d.service, Condition: d.condition}) // by service for now
-	}
-	o.service = in.Config.Labels[labelService]
-	return o, nil
-}
-
-func trimSlash(s string) string {
-	if len(s) > 0 && s[0] == '/' {
-		return s[1:]
-	}
-	return s
-}
-
-// orderOld sorts old containers so that each comes after those that it depends on, and
-// names dependencies by container.
-func orderOld(list []oldOne) {
-	byService := map[string][]string{}
-	for _, o := range list {
-		byService[o.service] = append(byService[o.service], o.Name)
-	}
-	tmp := make([]backup.Container, len(list))
-	for i := range list {
-		o := &list[i]
-		var deps []backup.Dependency
-		for _, d := range o.DependsOn {
-			for _, name := range byService[d.Container] {
-				if name != o.Name && d.Container != "" {
-					deps = append(deps, backup.Dependency{Container: name, Condition: d.Condition})
-				}
-			}
-		}
-		tmp[i] = backup.Container{Name: o.Name, Service: o.service, DependsOn: deps}
-	}
-	sorted, _ := startOrder(tmp)
-	at := map[string]int{}
-	deps := map[string][]backup.Dependency{}
-	for i, c := range sorted {
-		at[c.Name], deps[c.Name] = i, c.DependsOn
-	}
-	for i := range list {
-		list[i].DependsOn = deps[list[i].Name]
-	}
-	slices.SortFunc(list, func(a, b oldOne) int { return cmp.Compare(at[a.Name], at[b.Name]) })
-}
-
 // aside is the name of a container that is set aside.
 func (c *changeover) aside(name string) string { return name + ".pre-" + c.why + "-" + c.op }
 
@@ -205,6 +149,9 @@ func (c *changeover) aside(name string) string { return name + ".pre-" + c.why +
 func (c *changeover) setAside(ctx context.Context) error {
 	if len(c.rec.Old) == 0 {
 		return nil
+	}
+	if err := c.lookAgain(ctx); err != nil {
+		return err
 	}
 	var ids []string
 	var list []halted
@@ -215,7 +162,13 @@ func (c *changeover) setAside(ctx context.Context) error {
 		}
 	}
 	if len(ids) > 0 {
+		if err := c.standGuard(ctx); err != nil {
+			return err
+		}
 		c.opts.Resting(&backup.Resting{Platform: c.p.Name(), App: c.rec.App, Containers: ids, Why: "restore", Back: time.Now().Add(time.Minute)})
+		if ctx.Err() != nil { // requests under way were waited for
+			return ctx.Err()
+		}
 	}
 	// Its policy first: a container that ends by itself is not to come back meanwhile.
 	for _, o := range c.rec.Old {
@@ -230,8 +183,17 @@ func (c *changeover) setAside(ctx context.Context) error {
 			}
 		}
 	}
-	h := &halter{p: c.p, list: list, noted: func(halted, *container.State) error { return nil }, report: c.opts.Report}
+	if err := c.append(stepHalt, nil); err != nil {
+		return err
+	}
+	h := &halter{p: c.p, list: list, report: c.opts.Report, noted: c.halted}
 	if err := h.halt(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := c.dismissGuard(ctx); err != nil {
 		return err
 	}
 	for _, o := range c.rec.Old {
@@ -340,6 +302,7 @@ func (c *changeover) start(ctx context.Context, really bool) error {
 		c.opts.Resting(nil)
 		return nil
 	}
+	c.started = true
 	for _, n := range c.rec.New {
 		if !n.Start {
 			continue
@@ -350,10 +313,10 @@ func (c *changeover) start(ctx context.Context, really bool) error {
 				c.warn("%s starts although %s", n.Name, text)
 			}
 		}
-		if err := c.p.startContainer(ctx, n.ID); err != nil {
+		if err := c.p.startContainer(ctx, n.ID, n.Name, c.warn); err != nil {
 			return fmt.Errorf("start %s: %w", n.Name, err)
 		}
-		if text := c.p.settle(ctx, n.ID, n.Name, c.opts.HealthTimeout); text != "" {
+		if text := c.p.settle(ctx, n.ID, n.Name, c.opts.HealthTimeout, c.why != whyUndo); text != "" {
 			return &backup.Problem{Message: text, Hint: "--no-start makes everything and starts nothing, so that it can be looked at", Object: n.Name}
 		}
 	}

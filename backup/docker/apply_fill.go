@@ -226,11 +226,8 @@ func (r *restore) came(v *volumePlan, w *written) error {
 		return readArchive(fmt.Errorf("%w: what came of volume %s is not what the manifest says: %d entries, %d bytes, hash %s; want %d, %d, %s",
 			backup.ErrCorrupt, v.ID, w.Entries, w.Bytes, w.Hash, tree.Entries, tree.Bytes, tree.Hash))
 	}
-	if w.SetID > 0 {
-		r.warn("volume %s holds %d files that run with the rights of their owner (setuid, setgid or capabilities)", v.ID, w.SetID)
-	}
-	if w.Devices > 0 {
-		r.warn("volume %s holds %d devices", v.ID, w.Devices)
+	if err := r.cameSpecial(v, tree.Special, w); err != nil {
+		return err
 	}
 	const shown = 5
 	for i, n := range w.Notes {
@@ -295,7 +292,7 @@ func (m *pathMove) staged() string { return path.Join(m.Base, m.Stage) }
 // path gives the move of a path.
 func (c *changeRecord) path(p string) *pathMove {
 	for i := range c.Paths {
-		if c.Paths[i].Path == p {
+		if c.Paths[i].Path == p && !c.Paths[i].Stay {
 			return &c.Paths[i]
 		}
 	}

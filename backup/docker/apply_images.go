@@ -1,20 +1,14 @@
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
-	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/client"
 
 	"github.com/dentropy/dentropycloud/backup"
 	"github.com/dentropy/dentropycloud/internal/dockerengine"
@@ -25,9 +19,6 @@ type newImages struct {
 	IDs  []string `json:"ids,omitempty"`
 	Refs []string `json:"refs,omitempty"`
 }
-
-// mostImageJSON bounds the parts of an image that are read as JSON.
-const mostImageJSON = 4 << 20
 
 // absentImages takes down what will be brought to the engine.
 func (r *restore) absentImages(ctx context.Context) error {
@@ -104,7 +95,7 @@ func (r *restore) pull(ctx context.Context) error {
 // tag gives an image those references that are free.
 func (r *restore) tag(ctx context.Context, id string, refs []string) error {
 	for _, ref := range refs {
-		if strings.Contains(ref, "@") {
+		if strings.Contains(ref, "@") || ownRef(ref) {
 			continue
 		}
 		have, err := r.p.imageID(ctx, ref)
@@ -120,165 +111,6 @@ func (r *restore) tag(ctx context.Context, id string, refs []string) error {
 		}
 	}
 	return nil
-}
-
-// loader hands the image members of an archive to the engine as one tar.
-type loader struct {
-	pw   *io.PipeWriter
-	tw   *tar.Writer
-	done chan error
-	// same are digests that are the same image: an engine knows it by its configuration or
-	// by its manifest.
-	same map[string][]string
-	n    int64
-}
-
-// startLoad begins to load images.
-func (r *restore) startLoad(ctx context.Context) (*loader, error) {
-	conn, err := r.p.api(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pr, pw := io.Pipe()
-	l := &loader{pw: pw, tw: tar.NewWriter(pw), done: make(chan error, 1), same: map[string][]string{}}
-	go func() {
-		resp, err := conn.ImageLoad(ctx, pr, client.ImageLoadWithQuiet(true))
-		if err == nil {
-			err = importAnswer(resp.Body)
-			_ = resp.Body.Close()
-		}
-		_ = pr.CloseWithError(cmp.Or(err, io.ErrClosedPipe))
-		l.done <- err
-	}()
-	return l, nil
-}
-
-// add hands on one member. Names of images are left out: a name that is taken here stays
-// whose it is.
-func (l *loader) add(m *backup.Member, in io.Reader) error {
-	if m.Size > mostImageJSON {
-		return l.write(m.Path, m.Size, in)
-	}
-	text, err := io.ReadAll(io.LimitReader(in, mostImageJSON+1))
-	if err != nil {
-		return err
-	}
-	switch m.Path {
-	case "manifest.json":
-		if text, err = withoutTags(text); err != nil {
-			return fmt.Errorf("read %s: %w", m.Name, err)
-		}
-	case "index.json":
-		l.index("", text)
-		if text, err = withoutNames(text); err != nil {
-			return fmt.Errorf("read %s: %w", m.Name, err)
-		}
-	case "repositories":
-		return nil
-	default:
-		if hex, ok := strings.CutPrefix(m.Path, "blobs/sha256/"); ok {
-			l.index("sha256:"+hex, text)
-		}
-	}
-	return l.write(m.Path, int64(len(text)), bytes.NewReader(text))
-}
-
-func (l *loader) write(name string, size int64, in io.Reader) error {
-	if err := l.tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size, Typeflag: tar.TypeReg}); err != nil {
-		return err
-	}
-	n, err := io.Copy(l.tw, in)
-	l.n += n
-	return err
-}
-
-// index notes which digests belong together.
-func (l *loader) index(digest string, text []byte) {
-	var m struct {
-		Config    struct{ Digest string }
-		Manifests []struct{ Digest string }
-	}
-	if len(text) == 0 || text[0] != '{' || json.Unmarshal(text, &m) != nil || digest == "" {
-		return
-	}
-	join := func(other string) {
-		if other != "" {
-			l.same[digest] = append(l.same[digest], other)
-			l.same[other] = append(l.same[other], digest)
-		}
-	}
-	join(m.Config.Digest)
-	if len(m.Manifests) == 1 { // of several, each is another image
-		join(m.Manifests[0].Digest)
-	}
-}
-
-// all gives the digests that are the same image as id.
-func (l *loader) all(id string) []string {
-	out := []string{id}
-	for i := 0; i < len(out); i++ {
-		for _, o := range l.same[out[i]] {
-			if !slices.Contains(out, o) {
-				out = append(out, o)
-			}
-		}
-	}
-	return out
-}
-
-// end waits until the engine has taken all.
-func (l *loader) end(failed error) error {
-	if failed == nil {
-		failed = l.tw.Close()
-	}
-	_ = l.pw.CloseWithError(failed) // nil is io.EOF
-	err := <-l.done
-	if failed != nil {
-		return failed
-	}
-	return err
-}
-
-// withoutTags takes the names out of the list of images that docker save writes.
-func withoutTags(text []byte) ([]byte, error) {
-	var list []object
-	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, err
-	}
-	for _, o := range list {
-		o["RepoTags"] = json.RawMessage("null")
-	}
-	return json.Marshal(list)
-}
-
-// withoutNames takes the names out of the index of an OCI layout.
-func withoutNames(text []byte) ([]byte, error) {
-	var index object
-	if err := json.Unmarshal(text, &index); err != nil {
-		return nil, err
-	}
-	var list []object
-	if err := index.get("manifests", &list); err != nil {
-		return nil, err
-	}
-	for _, m := range list {
-		notes := map[string]string{}
-		if err := m.get("annotations", &notes); err != nil {
-			return nil, err
-		}
-		delete(notes, "io.containerd.image.name")
-		delete(notes, "org.opencontainers.image.ref.name")
-		delete(m, "annotations")
-		if len(notes) > 0 {
-			if err := m.set("annotations", notes); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := index.set("manifests", list); err != nil {
-		return nil, err
-	}
-	return json.Marshal(index)
 }
 
 // loaded looks for the images that were loaded.

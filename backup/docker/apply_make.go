@@ -73,10 +73,7 @@ func (r *restore) makeVolumes(ctx context.Context) error {
 }
 
 func (r *restore) volumeAnswer(v *backup.Volume) backup.VolumeAnswer {
-	if a, ok := r.plan.Answers.Volumes[v.ID]; ok {
-		return a
-	}
-	return r.plan.Answers.Volumes[v.Name]
+	return answerFor(r.plan.Answers, v)
 }
 
 // Compose's labels of a volume or network: its own key, and a hash of its settings.
@@ -88,7 +85,7 @@ const (
 
 // volumeLabels are those that it had, so that compose knows it again.
 func (r *restore) volumeLabels(v *backup.Volume, vp *volumePlan) map[string]string {
-	labels := r.relabel(v.Labels, vp.Name != v.Name || vp.Asked)
+	labels := r.relabel(v.Labels, vp.Name != v.Name || vp.ownOptions(r.d, v))
 	delete(labels, labelAnonymous)
 	if v.Kind == backup.Anonymous && r.d.Project != "" {
 		labels[labelProject] = r.d.Project // it is the app's, and gets the app's next name
@@ -124,7 +121,7 @@ func (r *restore) makeNetwork(ctx context.Context, n *backup.Network, np *networ
 	if err != nil {
 		return fmt.Errorf("settings of network %q: %w", n.Name, err)
 	}
-	for _, k := range []string{"Id", "Created", "Containers", "Peers", "Services", "Status"} {
+	for _, k := range shownOnly {
 		delete(s, k)
 	}
 	var from struct{ Network string }

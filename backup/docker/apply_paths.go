@@ -35,6 +35,15 @@ type pathMove struct {
 	OldInode   uint64 `json:"old_inode,omitempty"`
 	// Parents are folders that are made for it, the deepest first.
 	Parents []string `json:"parents,omitempty"`
+	// Inside says that it lies in a folder that is exchanged before: what was there has gone
+	// with that.
+	Inside bool `json:"inside,omitempty"`
+	// Stay says that it was there before and stays: it comes back out of the folder Outer,
+	// which is exchanged before.
+	Stay  bool   `json:"stay,omitempty"`
+	Outer string `json:"outer,omitempty"`
+
+	mounts []string // where other file systems are mounted in it
 }
 
 type mergeStep struct {
@@ -57,11 +66,13 @@ type hostStat struct {
 	Empty  bool   `json:"empty"`
 	Link   bool   `json:"link"`
 	Inode  uint64 `json:"inode"`
+	Dev    uint64 `json:"dev"`
 }
 
 type hostResult struct {
-	Stats []hostStat  `json:"stats"`
-	Merge []mergeStep `json:"merge"`
+	Stats  []hostStat  `json:"stats"`
+	Merge  []mergeStep `json:"merge"`
+	Mounts []string    `json:"mounts"`
 }
 
 // hostCaps look at and move whatever the owners are.
@@ -110,52 +121,100 @@ func (p *Platform) lookAt(ctx context.Context, op, at, top string) (base string,
 
 // planPaths finds out how each path of the host gets its content.
 func (r *restore) planPaths(ctx context.Context) error {
+	var fill []*volumePlan
 	for i := range r.d.Volumes {
-		v := &r.d.Volumes[i]
-		if !v.Fill || v.Kind == backup.Named {
-			continue
+		if v := &r.d.Volumes[i]; v.Fill && v.Kind != backup.Named {
+			fill = append(fill, v)
 		}
-		base, st, err := r.p.lookAt(ctx, r.c.op, v.Name, r.d.Dir)
+	}
+	// Folders before those that are in them.
+	slices.SortFunc(fill, func(a, b *volumePlan) int {
+		return cmp.Or(cmp.Compare(strings.Count(a.Name, "/"), strings.Count(b.Name, "/")), cmp.Compare(a.Name, b.Name))
+	})
+	for _, v := range fill {
+		m, err := r.planPath(ctx, v)
 		if err != nil {
 			return err
 		}
-		rel := strings.TrimPrefix(strings.TrimPrefix(v.Name, base), "/")
-		stage := ".dentropy-restore-" + r.c.op
-		m := pathMove{Path: v.Name, Base: base, Rel: rel, Stage: stage + "/" + v.ID, File: v.Kind == backup.BindFile, OldInode: st.Inode}
-		full := st.Exists && (!st.Dir || !st.Empty)
-		problem := func(text, hint string) error {
-			return &backup.Problem{Message: v.Name + " " + text, Hint: hint, Object: v.Name}
+		if !m.Inside {
+			if err := r.checkMounts(ctx, v, m); err != nil {
+				return err
+			}
 		}
-		switch {
-		case rel == "":
-			return problem("cannot be replaced as a whole", "name a folder below it")
-		case st.Link:
-			return problem("is a symbolic link, or below one", "name the folder that it leads to: --volume "+v.ID+"=path:PATH")
-		case st.Exists && st.Dir == m.File:
-			return problem("is of another kind by now: a file is no folder", "plan again")
-		case full && v.Kind == backup.ProjectTree:
-			m.Merge, m.Replace = true, v.Swap
-		case full && !v.Swap:
-			return problem("is there by now", "plan again")
+		r.c.rec.Paths = append(r.c.rec.Paths, *m)
+		if m.whole() {
+			stays, err := r.stays(ctx, m)
+			if err != nil {
+				return err
+			}
+			r.c.rec.Paths = append(r.c.rec.Paths, stays...)
 		}
-		if full && v.Swap {
-			m.Keep = rel + ".pre-restore-" + r.c.op
-		}
-		for dir := path.Dir(rel); dir != "." && !st.Exists; dir = path.Dir(dir) {
-			m.Parents = append(m.Parents, dir)
-		}
-		r.c.rec.Paths = append(r.c.rec.Paths, m)
+		sortMoves(r.c.rec.Paths)
 	}
-	// Folders before those that are in them.
-	slices.SortFunc(r.c.rec.Paths, func(a, b pathMove) int {
-		return cmp.Or(cmp.Compare(strings.Count(a.Path, "/"), strings.Count(b.Path, "/")), cmp.Compare(a.Path, b.Path))
-	})
 	return nil
+}
+
+// planPath finds out how a path of the host gets its content. The folders that it lies in
+// are planned already.
+func (r *restore) planPath(ctx context.Context, v *volumePlan) (*pathMove, error) {
+	var base string
+	var st hostStat
+	var err error
+	outer, inside := r.c.rec.around(v.Name)
+	if outer != nil {
+		// Beside the outermost: what is in it moves.
+		base = outer.Base
+		var result hostResult
+		result, err = r.p.host(ctx, r.c.op, base, false, hostStep{Op: "stat", A: outer.Rel + strings.TrimPrefix(v.Name, outer.Path)})
+		if err == nil && len(result.Stats) != 1 {
+			err = errors.New("the helper does not say what it found")
+		}
+		if err == nil {
+			st = result.Stats[0]
+		}
+	} else {
+		base, st, err = r.p.lookAt(ctx, r.c.op, v.Name, r.d.Dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	rel := strings.TrimPrefix(strings.TrimPrefix(v.Name, base), "/")
+	stage := ".dentropy-restore-" + r.c.op
+	m := &pathMove{Path: v.Name, Base: base, Rel: rel, Stage: stage + "/" + v.ID, File: v.Kind == backup.BindFile, OldInode: st.Inode, Inside: inside}
+	full := st.Exists && (!st.Dir || !st.Empty)
+	problem := func(text, hint string) error {
+		return &backup.Problem{Message: v.Name + " " + text, Hint: hint, Object: v.Name}
+	}
+	switch {
+	case rel == "":
+		return nil, problem("cannot be replaced as a whole", "name a folder below it")
+	case st.Link:
+		return nil, problem("is a symbolic link, or below one", "name the folder that it leads to: --volume "+v.ID+"=path:PATH")
+	case st.Exists && st.Dir == m.File:
+		return nil, problem("is of another kind by now: a file is no folder", "plan again")
+	case full && v.Kind == backup.ProjectTree:
+		m.Merge, m.Replace = true, v.Swap
+	case full && !v.Swap:
+		return nil, problem("is there by now", "plan again")
+	}
+	if inside {
+		return m, nil // its old content is kept with that of the folder that it lies in
+	}
+	if full && v.Swap {
+		m.Keep = rel + ".pre-restore-" + r.c.op
+	}
+	for dir := path.Dir(rel); dir != "." && !st.Exists; dir = path.Dir(dir) {
+		m.Parents = append(m.Parents, dir)
+	}
+	return m, nil
 }
 
 // stagePaths makes what data is written into.
 func (r *restore) stagePaths(ctx context.Context) error {
 	for _, m := range r.c.rec.Paths {
+		if m.Stay {
+			continue
+		}
 		op := "mkdir"
 		if m.File {
 			op = "touch"
@@ -180,6 +239,14 @@ func (r *restore) mergePlan(ctx context.Context) error {
 	}
 	for i := range r.c.rec.Paths {
 		m := &r.c.rec.Paths[i]
+		if m.Stay || m.whole() {
+			if err := r.sameLive(ctx, m); err != nil {
+				return err
+			}
+		}
+		if m.Stay {
+			continue
+		}
 		do := []hostStep{{Op: "stat", A: m.Stage}, {Op: "stat", A: m.Rel}}
 		if m.Merge {
 			do = append(do, hostStep{Op: "merge", A: m.Stage, B: m.Rel})
@@ -189,9 +256,17 @@ func (r *restore) mergePlan(ctx context.Context) error {
 			return fmt.Errorf("look at %s: %w", m.Path, err)
 		}
 		if len(result.Stats) != 2 || result.Stats[0].Inode == 0 || result.Stats[1].Inode != m.OldInode {
-			return &backup.Problem{Message: m.Path + " was changed while the restore was under way", Hint: "try again", Object: m.Path}
+			return changedMeanwhile(m.Path)
 		}
 		m.StageInode, m.Steps = result.Stats[0].Inode, result.Merge
+		for _, s := range m.Steps {
+			if i := slices.IndexFunc(m.mounts, func(at string) bool { return s.There && within(s.Path, at) }); i >= 0 && m.Replace {
+				return &backup.Problem{
+					Message: fmt.Sprintf("another file system is mounted at %s: it would be taken away with %s, which is to be replaced", path.Join(m.Path, m.mounts[i]), s.Path),
+					Hint:    "unmount it, or move what is there out of the way", Object: m.Path,
+				}
+			}
+		}
 		if m.Merge && !m.Replace {
 			m.Steps = slices.DeleteFunc(m.Steps, func(s mergeStep) bool {
 				if s.There {
@@ -242,144 +317,6 @@ func (r *restore) checkLinks(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// place moves what was written into its place.
-func (r *restore) place(ctx context.Context) error { return r.c.placePaths(ctx) }
-
-func (c *changeover) placePaths(ctx context.Context) error {
-	for i := range c.rec.Paths {
-		m := &c.rec.Paths[i]
-		c.opts.Report(backup.Progress{Phase: "swap", Text: m.Path})
-		var do []hostStep
-		if len(m.Parents) > 0 {
-			do = append(do, hostStep{Op: "mkdir", A: m.Parents[0]})
-		}
-		switch {
-		case m.Merge:
-			replaced := false
-			for _, s := range m.Steps {
-				op := "rename"
-				if s.There {
-					op, replaced = "exchange", true
-				}
-				do = append(do, hostStep{Op: op, A: path.Join(m.Stage, s.Path), B: path.Join(m.Rel, s.Path)})
-			}
-			if !replaced {
-				m.Keep = ""
-			}
-		case m.OldInode != 0:
-			do = append(do, hostStep{Op: "exchange", A: m.Stage, B: m.Rel})
-		default:
-			// The project's folder may have come with an empty one.
-			do = append(do, hostStep{Op: "rmdir", A: m.Rel}, hostStep{Op: "rename", A: m.Stage, B: m.Rel})
-		}
-		if m.Keep != "" {
-			do = append(do, hostStep{Op: "rename", A: m.Stage, B: m.Keep})
-		}
-		if err := c.hostAll(ctx, m.Base, do); err != nil {
-			return fmt.Errorf("move %s into its place: %w", m.Path, err)
-		}
-	}
-	return nil
-}
-
-// mostSteps bounds the steps of one run of the helper: they are its arguments.
-const mostSteps = 200
-
-// hostAll runs any number of steps.
-func (c *changeover) hostAll(ctx context.Context, base string, do []hostStep) error {
-	for part := range slices.Chunk(do, mostSteps) {
-		if _, err := c.p.host(ctx, c.op, base, true, part...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// pathsBack takes moves back, as far as they were done.
-func (c *changeover) pathsBack(ctx context.Context) error {
-	for _, m := range slices.Backward(c.rec.Paths) {
-		if m.StageInode == 0 {
-			continue // nothing was moved
-		}
-		do := []hostStep{{Op: "stat", A: m.Rel}, {Op: "stat", A: m.Stage}}
-		if m.Keep != "" {
-			do = append(do, hostStep{Op: "stat", A: m.Keep})
-		}
-		for _, s := range m.Steps {
-			do = append(do, hostStep{Op: "stat", A: path.Join(m.Rel, s.Path)})
-		}
-		var stats []hostStat
-		for part := range slices.Chunk(do, mostSteps) {
-			result, err := c.p.host(ctx, c.op, m.Base, false, part...)
-			if err != nil {
-				return fmt.Errorf("look at %s: %w", m.Path, err)
-			}
-			stats = append(stats, result.Stats...)
-		}
-		if len(stats) != len(do) {
-			return errors.New("the helper does not say what it found")
-		}
-		if err := c.hostAll(ctx, m.Base, m.back(stats)); err != nil {
-			return fmt.Errorf("move %s back: %w", m.Path, err)
-		}
-	}
-	return nil
-}
-
-// back gives the steps that take a move back. stats are of the place, the stage, what is
-// kept if anything is, and the entries that were merged.
-func (m *pathMove) back(stats []hostStat) []hostStep {
-	rel, stage, rest := stats[0], stats[1], stats[2:]
-	var do []hostStep
-	if m.Keep != "" {
-		if rest[0].Exists && !stage.Exists {
-			do = append(do, hostStep{Op: "rename", A: m.Keep, B: m.Stage})
-		}
-		rest = rest[1:]
-	}
-	switch {
-	case m.Merge:
-		for i, s := range m.Steps {
-			if rest[i].Inode != s.Inode {
-				continue
-			}
-			op := "rename"
-			if s.There {
-				op = "exchange"
-			}
-			do = append(do, hostStep{Op: op, A: path.Join(m.Rel, s.Path), B: path.Join(m.Stage, s.Path)})
-		}
-	case rel.Inode != m.StageInode:
-	case m.OldInode != 0:
-		do = append(do, hostStep{Op: "exchange", A: m.Rel, B: m.Stage})
-	default:
-		do = append(do, hostStep{Op: "rename", A: m.Rel, B: m.Stage})
-	}
-	for _, p := range m.Parents {
-		do = append(do, hostStep{Op: "rmdir", A: p})
-	}
-	return do
-}
-
-// clearStaging removes the folders that data waited in.
-func (c *changeover) clearStaging(ctx context.Context) error {
-	var errs []error
-	seen := map[string]bool{}
-	for _, m := range c.rec.Paths {
-		stage := path.Dir(m.Stage)
-		if seen[m.Base] || stage != ".dentropy-restore-"+c.op {
-			continue
-		}
-		seen[m.Base] = true
-		_, err := c.p.host(ctx, c.op, m.Base, true, hostStep{Op: "remove", A: stage})
-		if noSuchPath(err) {
-			err = nil
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // writeOverride puts the adapted compose file into the project's folder, before that is

@@ -41,10 +41,11 @@ func (c *changeover) swap(ctx context.Context, a, b string) error {
 	})
 }
 
-// exchange gives volumes that are there the new data, and keeps the old in others.
+// exchange gives volumes that are there the new data, and keeps the old in others. Nothing
+// of the old set runs when it begins.
 func (c *changeover) exchange(ctx context.Context) error {
 	if len(c.rec.Swaps) == 0 {
-		return nil
+		return c.oldRests(ctx)
 	}
 	c.opts.Report(backup.Progress{Phase: "swap"})
 	var names []string
@@ -61,6 +62,9 @@ func (c *changeover) exchange(ctx context.Context) error {
 		if s.FinalInode == 0 || s.KeepInode == 0 {
 			return fmt.Errorf("exchange data of volume %s: its folder is not where the engine says that it keeps volumes", s.Final)
 		}
+	}
+	if err := c.oldRests(ctx); err != nil {
+		return err
 	}
 	if err := c.append(stepSwap, c.rec.Swaps); err != nil {
 		return err
@@ -117,6 +121,7 @@ func (c *changeover) rollBack(ctx context.Context) error {
 		err = c.oldBack(ctx)
 	}
 	if err != nil {
+		c.leaveGuard(ctx)
 		if len(c.rec.Old) == 0 {
 			// Nothing that ran is stopped, yet half a restore is there: recovery goes on.
 			return &leftOver{fmt.Errorf("take it back: %w", err)}
@@ -127,7 +132,7 @@ func (c *changeover) rollBack(ctx context.Context) error {
 		return fmt.Errorf("take it back: %w", err)
 	}
 	c.opts.Resting(nil)
-	var errs []error
+	errs := []error{c.endGuard(ctx)}
 	for _, v := range c.rec.Volumes {
 		errs = append(errs, c.p.removeVolume(ctx, v, c.op))
 	}
@@ -157,6 +162,9 @@ func (e *leftOver) Is(target error) bool { return target == backup.ErrLeftStoppe
 // that nobody else gives.
 func (c *changeover) removeNew(ctx context.Context) error {
 	for _, n := range slices.Backward(c.rec.New) {
+		if err := c.endLost(ctx, n); err != nil {
+			return err
+		}
 		for _, ref := range []string{n.ID, n.Temp} {
 			if ref == "" {
 				continue
@@ -171,8 +179,33 @@ func (c *changeover) removeNew(ctx context.Context) error {
 	return nil
 }
 
+// endLost ends what runs of a new container that the engine takes for stopped: once it is
+// removed, nobody would know of that any more, and it would go on with the app's data.
+func (c *changeover) endLost(ctx context.Context, n newOne) error {
+	if !c.started || !n.Start || n.ID == "" {
+		return nil
+	}
+	st, err := c.p.state(ctx, n.ID)
+	if err != nil || st == nil || st.Running || st.Restarting || st.Paused {
+		return err // a removal ends what the engine knows of
+	}
+	switch err = c.p.endLost(ctx, n.ID); {
+	case err == nil:
+		c.warn("the engine had lost track of %s, as it does when its daemon is killed in a start: what ran of it was ended", n.Name)
+	case errors.Is(err, errNothingLost), errdefs.IsNotFound(err):
+	case gone(err), ctx.Err() != nil:
+		return err
+	default:
+		c.p.log.Warn("it is not known whether something runs of a container that is removed", "container", n.Name, "error", err)
+	}
+	return nil
+}
+
 // oldBack gives old containers their names and policies, and starts those that ran.
 func (c *changeover) oldBack(ctx context.Context) error {
+	if !c.touched {
+		return nil // whoever has stopped or changed one since has meant it so
+	}
 	var list []halted
 	for _, o := range c.rec.Old {
 		err := c.p.rename(ctx, o.ID, o.Name)
@@ -191,7 +224,7 @@ func (c *changeover) oldBack(ctx context.Context) error {
 		}
 	}
 	// Its own time: what it waits for may take longer than what is left of ours.
-	if _, err := c.p.bringBack(ctx, list, c.rec.Health, c.opts.Report); err != nil {
+	if _, err := c.p.bringBackAfter(ctx, c.left, list, c.rec.Health, c.opts.Report); err != nil {
 		return err
 	}
 	for _, o := range c.rec.Old {

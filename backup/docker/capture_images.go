@@ -81,7 +81,7 @@ func imageOf(id string, in image.InspectResponse, used []string) backup.Image {
 
 func isImageID(s string) bool {
 	hex, ok := strings.CutPrefix(s, "sha256:")
-	return ok && len(hex) == 64
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // decideImages says which images travel inside: those that a registry would not give

@@ -97,10 +97,7 @@ func (r *rawContainer) settings(containerOf, networkOf func(string) string, mach
 
 // operational are the fields of a container's place on a network that the engine fills
 // in. All others are settings.
-var operational = []string{
-	"NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway",
-	"GlobalIPv6Address", "GlobalIPv6PrefixLen", "DNSNames", "MacAddress",
-}
+var operational = slices.Concat(operationalFields, []string{"MacAddress"})
 
 // endpoint keeps what was set of a container's place on a network.
 func (r *rawContainer) endpoint(name string, ep map[string]json.RawMessage, short string) map[string]json.RawMessage {

@@ -42,9 +42,21 @@ var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 // connection is the client of an engine, made when it is first needed, and again
 // where the engine wants another version of the API than the one before it.
 type connection struct {
-	mu   sync.Mutex // guards all below
+	mu   sync.Mutex // guards all below; never held over a call
 	conn *dockerengine.Conn
 	good time.Time // when the engine last answered a ping
+	// dialing is what goes on where somebody asks the engine whether it is there; nil where
+	// nobody does.
+	dialing *dialing
+}
+
+// dialing is one attempt to reach an engine, for all that want to. The fields are set when
+// done is closed.
+type dialing struct {
+	done     chan struct{}
+	conn     *dockerengine.Conn
+	err      error
+	deserted bool // it ended since who made it did not wait
 }
 
 func (c *connection) drop() {
@@ -56,24 +68,66 @@ func (c *connection) drop() {
 	}
 }
 
-// api gives a client of an engine that has just answered.
+// api gives a client of an engine that has just answered. Where the engine hangs, all wait
+// for one attempt, each as long as it likes.
 func (p *Platform) api(ctx context.Context) (*dockerengine.Conn, error) {
 	c := &p.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.conn != nil && time.Since(c.good) < freshFor {
-		return c.conn, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if c.conn != nil {
-		if ping, err := c.conn.Ping(ctx); err == nil && (ping.APIVersion == "" || !older(ping.APIVersion, c.conn.ClientVersion())) {
-			c.good = time.Now()
+	for {
+		c.mu.Lock()
+		if c.conn != nil && time.Since(c.good) < freshFor {
+			defer c.mu.Unlock()
 			return c.conn, nil
 		}
-		_ = c.conn.Close()
-		c.conn = nil
+		d := c.dialing
+		if d == nil {
+			d = &dialing{done: make(chan struct{})}
+			c.dialing = d
+			old := c.conn
+			c.mu.Unlock()
+			p.connect(ctx, d, old)
+			return d.conn, d.err
+		}
+		c.mu.Unlock()
+		select {
+		case <-d.done:
+			if !d.deserted {
+				return d.conn, d.err
+			}
+		case <-ctx.Done():
+			return nil, p.notConnected(ctx.Err())
+		}
 	}
+}
+
+// connect makes an attempt for all.
+func (p *Platform) connect(ctx context.Context, d *dialing, old *dockerengine.Conn) {
+	c := &p.conn
+	defer close(d.done)
+	defer func() { // also where it panics: others wait
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.dialing = nil
+		d.deserted = d.conn == nil && (d.err == nil || ctx.Err() != nil)
+		if d.err == nil && d.conn != nil {
+			c.conn, c.good = d.conn, time.Now()
+		} else if c.conn == old {
+			c.conn = nil
+		}
+	}()
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if old != nil {
+		if ping, err := old.Ping(limited); err == nil && (ping.APIVersion == "" || !older(ping.APIVersion, old.ClientVersion())) {
+			d.conn = old
+			return
+		}
+		_ = old.Close()
+	}
+	d.conn, d.err = p.dial(limited)
+}
+
+// dial connects to the engine.
+func (p *Platform) dial(ctx context.Context) (*dockerengine.Conn, error) {
 	conn, err := p.ep.Dial(ctx, dockerengine.DialOptions{Proxied: proxied})
 	if v := dockerengine.WantedVersion(err); v != "" {
 		conn, err = p.ep.Dial(ctx, dockerengine.DialOptions{Version: v, Proxied: proxied})
@@ -88,7 +142,6 @@ func (p *Platform) api(ctx context.Context) (*dockerengine.Conn, error) {
 			return nil, p.notConnected(err)
 		}
 	}
-	c.conn, c.good = conn, time.Now()
 	return conn, nil
 }
 

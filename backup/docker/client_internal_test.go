@@ -163,6 +163,40 @@ func TestEngineAway(t *testing.T) {
 	f.start()
 }
 
+// An engine that hangs: all wait for one attempt, and each as long as it likes.
+func TestHungEngine(t *testing.T) {
+	f, p := newFake(t)
+	asked := make(chan struct{}, 10)
+	f.on("GET /containers/json", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	patient, leave := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { first <- p.call(patient, "list", list) }()
+	<-asked
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	if err := p.call(ctx, "list", list); err == nil || time.Since(begun) > callTimeout/2 {
+		t.Errorf("a call of 50 ms took %v: %v", time.Since(begun), err)
+	}
+	if n := len(asked); n != 0 {
+		t.Errorf("the engine was asked %d times more, want one attempt for all", n)
+	}
+	// Who waits goes on by itself where the one that asked has left.
+	second := make(chan error, 1)
+	go func() { second <- p.call(t.Context(), "list", list) }()
+	f.on("GET /containers/json", `[]`)
+	leave()
+	if err := <-first; err == nil {
+		t.Error("no error of a call that was cancelled")
+	}
+	if err := <-second; err != nil {
+		t.Errorf("a call that waited for another's attempt: %v", err)
+	}
+}
+
 // An engine behind a proxy that only lets through what reads.
 func TestForbidden(t *testing.T) {
 	f, p := newFake(t)
@@ -232,11 +266,11 @@ func TestStartRefused(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	}))
-	if err := p.startContainer(t.Context(), "x"); err != nil || n != 2 {
+	if err := p.startContainer(t.Context(), "x", "x", t.Logf); err != nil || n != 2 {
 		t.Errorf("after %d starts: %v", n, err)
 	}
 	f.on("POST /containers/x/start", http.StatusNotFound)
-	if err := p.startContainer(t.Context(), "x"); err == nil {
+	if err := p.startContainer(t.Context(), "x", "x", t.Logf); err == nil {
 		t.Error("no error of a container that is gone")
 	}
 }

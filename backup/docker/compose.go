@@ -3,7 +3,6 @@ package docker
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/dentropy/dentropycloud/backup"
@@ -11,10 +10,12 @@ import (
 
 // composeOverride writes the adapted compose file: what has another name, port or label
 // than in the project's own files. Compose reads it as a further -f.
-func (r *restore) composeOverride() (string, error) { return composeOverride(r.app, r.d) }
+func (r *restore) composeOverride() (string, error) {
+	return composeOverride(r.app, r.d, r.plan.Answers)
+}
 
 // composeOverride is the text for an app and what becomes of it.
-func composeOverride(app *backup.App, d *detail) (string, error) {
+func composeOverride(app *backup.App, d *detail, ans backup.Answers) (string, error) {
 	y := &yamlText{}
 	y.line(0, "# What differs since dentropy restored this project. Use it as a further file:")
 	y.line(0, "#   docker compose -f <compose file> -f %s up -d", overrideFile)
@@ -25,7 +26,7 @@ func composeOverride(app *backup.App, d *detail) (string, error) {
 	if err := y.services(app, d); err != nil {
 		return "", err
 	}
-	y.volumes(app, d)
+	y.volumes(app, d, ans)
 	y.networks(app, d)
 	return y.b.String(), nil
 }
@@ -157,40 +158,6 @@ func (y *yamlText) ports(s *settings, cp *containerPlan) error {
 	return nil
 }
 
-// mounts writes mounts that have become something else. Compose merges by target.
-func (y *yamlText) mounts(app *backup.App, d *detail, c *backup.Container) {
-	head := false
-	for _, m := range c.Mounts {
-		i := slices.IndexFunc(app.Volumes, func(v backup.Volume) bool { return v.ID == m.Volume })
-		if i < 0 || d.volume(m.Volume) == nil {
-			continue
-		}
-		v, was := d.volume(m.Volume), &app.Volumes[i]
-		bind := was.Kind == backup.Bind || was.Kind == backup.BindFile
-		becomesBind := v.Kind == backup.Bind || v.Kind == backup.BindFile
-		switch {
-		case was.Kind == backup.Tmpfs, !bind && !becomesBind: // its name is written below, or is compose's business
-			continue
-		case bind && becomesBind && (v.Name == was.Name || moved(d, was.Name) == v.Name):
-			continue // a path relative to the project moves with it
-		}
-		if !head {
-			y.line(2, "volumes:")
-			head = true
-		}
-		kind, source := "bind", v.Name
-		if !becomesBind {
-			kind, source = "volume", volumeKey(v.ID, was)
-		}
-		y.line(3, "- type: %s", kind)
-		y.line(3, "  source: %s", quote(source))
-		y.line(3, "  target: %s", quote(m.Target))
-		if m.ReadOnly {
-			y.line(3, "  read_only: true")
-		}
-	}
-}
-
 // moved is where a path goes that is in the project's folder.
 func moved(d *detail, p string) string {
 	if d.OldDir == "" || d.Dir == "" || !within(d.OldDir, p) {
@@ -199,46 +166,13 @@ func moved(d *detail, p string) string {
 	return d.Dir + strings.TrimPrefix(p, d.OldDir)
 }
 
-// volumeKey is what compose files call a volume.
-func volumeKey(id string, was *backup.Volume) string {
-	if key := was.Labels[labelComposeVolume]; key != "" {
-		return key
-	}
-	return id
-}
-
-// volumes writes the names of volumes that differ from what compose would give.
-func (y *yamlText) volumes(app *backup.App, d *detail) {
-	head := false
-	for i := range d.Volumes {
-		v, was := &d.Volumes[i], &app.Volumes[i]
-		if v.Kind != backup.Named || v.becameNamed() || was.Kind == backup.Anonymous {
-			continue
-		}
-		key := was.Labels[labelComposeVolume]
-		if was.Kind == backup.Bind {
-			key = v.ID
-		}
-		asBefore := v.Name == was.Name && d.Project == d.OldProject
-		if key == "" || was.Kind != backup.Bind && (asBefore || v.Name == d.Project+"_"+key) {
-			continue // as compose names it
-		}
-		if !head {
-			y.line(0, "volumes:")
-			head = true
-		}
-		y.line(1, "%s:", quote(key))
-		y.line(2, "name: %s", quote(v.Name))
-	}
-}
-
 // networks writes the names and subnets of networks that differ.
 func (y *yamlText) networks(app *backup.App, d *detail) {
 	head := false
 	for i := range d.Networks {
 		n, was := &d.Networks[i], &app.Networks[i]
 		key := was.Labels[labelComposeNetwork]
-		named := n.Name != was.Name && n.Name != d.Project+"_"+key
+		named := n.Name != was.Name // compose may call it so by itself, or have a name of its own for it
 		if key == "" || !named && (n.Subnet == "" || n.Subnet == subnetAuto) {
 			continue
 		}

@@ -38,7 +38,7 @@ func TestComposeOverride(t *testing.T) {
 		}
 		got := "none\n"
 		if d.Override {
-			if got, err = composeOverride(app, d); err != nil {
+			if got, err = composeOverride(app, d, answers); err != nil {
 				t.Fatalf("%s: %v", in.Name, err)
 			}
 			var any map[string]yaml.Node
@@ -71,6 +71,73 @@ func TestQuote(t *testing.T) {
 		var back string
 		if err := yaml.Unmarshal([]byte(quote(in)), &back); err != nil || strings.ReplaceAll(back, "$$", "$") != in {
 			t.Errorf("quote(%q) is read as %q, %v", in, back, err)
+		}
+	}
+}
+
+// What the adapted file says of a volume that is not as the compose files say.
+func TestComposeVolume(t *testing.T) {
+	device := map[string]string{"type": "none", "o": "bind", "device": "/srv/shop/data"}
+	for _, test := range []struct {
+		name    string
+		edit    func(*backup.Volume)
+		answers backup.Answers
+		facts   func(*facts)
+		volumes string // in the file
+		source  string // of the mount
+	}{
+		{name: "as it was", answers: backup.Answers{Routes: map[string]backup.RouteAnswer{"web": {Host: "b.example.com"}}}},
+		{
+			name: "another's, renamed", edit: func(v *backup.Volume) {
+				v.Name, v.External, v.Labels = "vault", true, map[string]string{labelProject: "bank", labelComposeVolume: "conf"}
+			},
+			answers: backup.Answers{Volumes: map[string]backup.VolumeAnswer{"vault": {Name: "vault2"}}},
+			volumes: "  \"restored_data\":\n    external: true\n    name: \"vault2\"\n", source: "restored_data",
+		},
+		{
+			name: "of no known key", edit: func(v *backup.Volume) { v.Labels = nil },
+			answers: backup.Answers{Name: "test"},
+			volumes: "  \"restored_data\":\n    external: true\n    name: \"test_data\"\n", source: "restored_data",
+		},
+		{
+			name: "one that is there", answers: backup.Answers{Volumes: map[string]backup.VolumeAnswer{"data": {Name: "mine", Existing: true}}},
+			facts:   func(f *facts) { f.volumes["mine"] = volFact{driver: "local"} },
+			volumes: "  \"data\": !override\n    external: true\n    name: \"mine\"\n",
+		},
+		{
+			name: "a path that may be relative, with the folder moved", edit: func(v *backup.Volume) { v.Options = device },
+			answers: backup.Answers{ProjectDir: "/srv/moved", Allow: []string{"all"}},
+			volumes: "  \"data\":\n    name: \"shop_data\"\n    driver: \"local\"\n    driver_opts: !override\n      \"device\": \"/srv/shop/data\"\n      \"o\": \"bind\"\n      \"type\": \"none\"\n",
+		},
+	} {
+		m, app := archived("")
+		if test.edit != nil {
+			test.edit(&app.Volumes[0])
+		}
+		f := bare()
+		f.paths["/srv/moved"], f.paths["/srv/moved/conf"] = pathFact{}, pathFact{}
+		if test.facts != nil {
+			test.facts(f)
+		}
+		p, d, err := planRestore(m, app, test.answers, f)
+		if err != nil || !p.Ready() || !d.Override {
+			t.Fatalf("%s: %v, %+v, an adapted file: %v", test.name, err, p.Conflicts, d.Override)
+		}
+		got, err := composeOverride(app, d, test.answers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, volumes, _ := strings.Cut(got, "\nvolumes:\n")
+		volumes, _, _ = strings.Cut(volumes, "networks:\n")
+		if diff := cmp.Diff(test.volumes, volumes); diff != "" {
+			t.Errorf("%s: volumes differ (-want +got):\n%s", test.name, diff)
+		}
+		if want := "source: \"" + test.source + "\""; strings.Contains(got, want) != (test.source != "") {
+			t.Errorf("%s: the file is\n%s\nwant %s in it", test.name, got, want)
+		}
+		labels := (&restore{d: d, app: app, c: &changeover{op: "0"}}).volumeLabels(&backup.Volume{Name: app.Volumes[0].Name, Options: app.Volumes[0].Options, Labels: map[string]string{labelComposeHash: "x"}}, &d.Volumes[0])
+		if _, kept := labels[labelComposeHash]; kept != (test.volumes == "") {
+			t.Errorf("%s: compose's hash is kept: %v, want it where the volume is as it was", test.name, kept)
 		}
 	}
 }

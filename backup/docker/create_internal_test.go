@@ -3,11 +3,14 @@ package docker
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"path"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -285,6 +288,23 @@ func FuzzCreate(f *testing.F) {
 			}
 			if b.HostConfig.Privileged && !kinds[riskPrivileged] || b.HostConfig.PidMode == "host" && !kinds[riskPID] || b.HostConfig.NetworkMode == "host" && !kinds[riskNetwork] {
 				t.Errorf("the request %s asks for more than the review shows: %+v", made.body, p.Risks)
+			}
+			var sources []string
+			for _, b := range b.HostConfig.Binds {
+				if source, _, ok := strings.Cut(b, ":"); ok { // others are anonymous volumes
+					sources = append(sources, source)
+				}
+			}
+			for _, mt := range b.HostConfig.Mounts {
+				if mt.Type == mount.TypeBind || mt.Type == mount.TypeVolume && mt.Source != "" {
+					sources = append(sources, mt.Source)
+				}
+			}
+			for _, s := range sources {
+				seen := slices.ContainsFunc(p.Risks, func(r backup.Risk) bool { return strings.Contains(r.Text, path.Clean(s)) })
+				if path.IsAbs(s) && !seen || !path.IsAbs(s) && s != "shop_data" {
+					t.Errorf("the request %s mounts %q, which the review does not show: %+v", made.body, s, p.Risks)
+				}
 			}
 		}
 	})

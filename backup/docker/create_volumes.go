@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/docker/docker/api/types/mount"
+
 	"github.com/dentropy/dentropycloud/backup"
 )
 
@@ -39,11 +41,11 @@ func editVolumes(c *backup.Container, _ *containerPlan, s *settings, env *bodyEn
 			continue
 		}
 		// An anonymous volume: it has a name now.
-		mount, err := volumeMount(v, m.Target, m.ReadOnly)
+		added, err := volumeMount(v, m.Target, m.ReadOnly)
 		if err != nil {
 			return err
 		}
-		mounts, changed = append(mounts, mount), true
+		mounts, changed = append(mounts, added), true
 	}
 	if binds != nil {
 		if err := s.host.set("Binds", binds); err != nil {
@@ -145,14 +147,22 @@ func editMounts(s *settings, planned map[string]*volumePlan, covered map[string]
 		target := m.text("Target")
 		covered[path.Clean(target)] = true
 		v := planned[path.Clean(target)]
-		if v == nil || v.Name == "" || v.Kind == backup.Tmpfs || m.text("Source") == v.Name {
+		if v == nil || v.Name == "" || v.Kind == backup.Tmpfs {
 			continue
 		}
-		kind := "volume"
-		if v.Kind != backup.Named {
-			kind = "bind"
+		if v.Kind == backup.Named && m.text("Type") == "volume" {
+			dropped, err := dropDriver(m)
+			if err != nil {
+				return nil, false, err
+			}
+			if dropped {
+				mounts[i], changed = m, true
+			}
 		}
-		if m.text("Type") != kind {
+		if m.text("Source") == v.Name && m.text("Type") == kindOf(v) {
+			continue
+		}
+		if m.text("Type") != kindOf(v) {
 			// Options of one kind mean nothing to another.
 			var readOnly bool
 			if err := m.get("ReadOnly", &readOnly); err != nil {
@@ -170,17 +180,40 @@ func editMounts(s *settings, planned map[string]*volumePlan, covered map[string]
 }
 
 // mountFields are the names of a mount's fields that are looked at.
-var mountFields = map[string]string{"type": "Type", "source": "Source", "target": "Target", "readonly": "ReadOnly"}
+var mountFields = map[string]string{"type": "Type", "source": "Source", "target": "Target", "readonly": "ReadOnly", "volumeoptions": "VolumeOptions"}
+
+// kindOf is the type of mount that a volume needs.
+func kindOf(v *volumePlan) string {
+	if v.Kind == backup.Named {
+		return "volume"
+	}
+	return "bind"
+}
+
+// dropDriver takes the driver out of the mount of a named volume, which is there by the
+// time it is mounted: from one that somebody removed in between, an engine would make
+// whatever the archive says.
+func dropDriver(m object) (dropped bool, err error) {
+	options := object{}
+	if err := m.get("VolumeOptions", &options); err != nil {
+		return false, err
+	}
+	if options, err = canonical(options, fieldNames[mount.VolumeOptions]()); err != nil {
+		return false, err
+	}
+	if _, ok := options["DriverConfig"]; !ok {
+		return false, nil
+	}
+	delete(options, "DriverConfig")
+	return true, m.set("VolumeOptions", options)
+}
 
 // volumeMount makes a mount. NoCopy: an engine fills an empty volume with what the image
 // has there, and changes its owner; this one holds what it should.
 func volumeMount(v *volumePlan, target string, readOnly bool) (object, error) {
 	m := object{}
 	set := func(key string, value any) error { return m.set(key, value) }
-	kind := "volume"
-	if v.Kind != backup.Named {
-		kind = "bind"
-	}
+	kind := kindOf(v)
 	err := errors.Join(set("Type", kind), set("Source", v.Name), set("Target", target))
 	if readOnly {
 		err = errors.Join(err, set("ReadOnly", true))

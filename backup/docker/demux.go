@@ -104,10 +104,14 @@ func (d *demux) said(line []byte) {
 // tail is the end of what was said beside JSON.
 func (d *demux) tail() string { return string(bytes.TrimSpace(d.words)) }
 
+// lost reports whether a line was too long to be kept.
+func (d *demux) lost() bool { return d.out.lost || d.err.lost }
+
 // lines cuts bytes into lines. What is too long for one is dropped.
 type lines struct {
 	buf  []byte
 	skip bool
+	lost bool // one was dropped
 }
 
 func (l *lines) add(p []byte, said func([]byte)) {
@@ -115,7 +119,7 @@ func (l *lines) add(p []byte, said func([]byte)) {
 		i := bytes.IndexByte(p, '\n')
 		if i < 0 {
 			if len(l.buf)+len(p) > mostLine {
-				l.buf, l.skip = l.buf[:0], true
+				l.buf, l.skip, l.lost = l.buf[:0], true, true
 			}
 			if !l.skip {
 				l.buf = append(l.buf, p...)

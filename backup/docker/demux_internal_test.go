@@ -78,3 +78,24 @@ func FuzzDemux(f *testing.F) {
 		}
 	})
 }
+
+// A line that is too long is dropped, and not without a word.
+func TestDemuxLost(t *testing.T) {
+	for _, n := range []int{10, 2 * mostLine} {
+		text := "{\"done\":1}\n" + strings.Repeat("x", n) + "\n"
+		var in bytes.Buffer
+		for len(text) > 0 {
+			part := text[:min(len(text), 16<<10)]
+			text = text[len(part):]
+			in.Write([]byte{frameStdout, 0, 0, 0, 0, 0, byte(len(part) >> 8), byte(len(part))})
+			in.WriteString(part)
+		}
+		d := &demux{r: &in, line: func([]byte) {}}
+		if _, err := io.Copy(io.Discard, d); err != nil {
+			t.Fatal(err)
+		}
+		if want := n > mostLine; d.lost() != want {
+			t.Errorf("a line of %d bytes: lost %v, want %v", n, d.lost(), want)
+		}
+	}
+}

@@ -20,7 +20,8 @@
 // The guard is a container that has the socket and reads from this program. Where that
 // ends without a word (a kill, a reboot), it starts the app again by the plan that it was
 // given. Recover does the same from the journal. Both leave alone what somebody else has
-// touched since.
+// touched since. A restore that replaces an app has a guard until it exchanges anything;
+// see apply_guard.go for why not for longer.
 //
 // # Labels
 //

@@ -169,7 +169,7 @@ func (f *freeze) posts(ctx context.Context) error {
 // rest brings the app to rest, reads what rests, and brings it back.
 func (f *freeze) rest(ctx context.Context) error {
 	if len(f.plan.halt) == 0 {
-		return errors.Join(f.layersOf(ctx), f.readVolumes(ctx, f.atRest()))
+		return f.readResting(ctx)
 	}
 	err := f.standBy(ctx)
 	if err == nil {
@@ -185,6 +185,18 @@ func (f *freeze) health() time.Duration { return cmp.Or(f.opts.HealthTimeout, he
 
 // standBy sets a guard and takes the plan down, before the first stop.
 func (f *freeze) standBy(ctx context.Context) (err error) {
+	// Hooks may have taken their time, and containers may have been started again: what is
+	// guarded is what runs now.
+	for i := range f.plan.halt {
+		h := &f.plan.halt[i]
+		st, err := f.p.state(ctx, h.ID)
+		if err != nil {
+			return err
+		}
+		if st != nil && st.Running {
+			h.StartedAt = engineTime(st.StartedAt)
+		}
+	}
 	if f.guards, err = f.p.keepGuard(ctx, f.j.Op(), f.plan.halt, f.health()); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -205,7 +217,7 @@ func (f *freeze) readAtRest(ctx context.Context) error {
 		if err := f.halt(ctx); err != nil {
 			return err
 		}
-		err := errors.Join(f.layersOf(ctx), f.readVolumes(ctx, f.atRest()))
+		err := f.readResting(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -223,7 +235,17 @@ func (f *freeze) readAtRest(ctx context.Context) error {
 		if err := f.again(ctx, names); err != nil {
 			return err
 		}
+		f.resting = false // what was started may have requests again
+		f.say(true)
 	}
+}
+
+// readResting takes what changes only while the app runs.
+func (f *freeze) readResting(ctx context.Context) error {
+	if err := f.layersOf(ctx); err != nil {
+		return err
+	}
+	return f.readVolumes(ctx, f.atRest())
 }
 
 // halt brings the containers of the plan to rest.
@@ -261,12 +283,13 @@ func (f *freeze) again(ctx context.Context, names []string) error {
 	if f.guards != nil {
 		f.guards.release(ctx, true)
 	}
-	if err := f.standBy(ctx); err != nil {
-		return err
-	}
 	f.dropLayers(ctx)
 	f.read = 0
-	return f.p.cleanTransit(ctx, f.j.Op())
+	// Before the new guard, whose marker is in there too.
+	if err := f.p.cleanTransit(ctx, f.j.Op()); err != nil {
+		return err
+	}
+	return f.standBy(ctx)
 }
 
 // comeBack brings the app back, also where ctx is over.

@@ -40,6 +40,7 @@ const (
 type measured struct {
 	Volumes     map[string]backup.VolumeSize `json:"volumes"`
 	TransitFree int64                        `json:"transit_free"`
+	TransitDisk string                       `json:"transit_disk"`
 	Rate        int64                        `json:"rate"`
 }
 
@@ -61,6 +62,9 @@ func (p *Platform) Estimate(ctx context.Context, app *backup.App, opts backup.Fr
 	if err := p.ensureTransit(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.foreign(ctx, app); err != nil {
+		return nil, err
+	}
 	if err := p.avoid(ctx, app, opts.Avoid); err != nil {
 		return nil, err
 	}
@@ -75,7 +79,36 @@ func (p *Platform) Estimate(ctx context.Context, app *backup.App, opts backup.Fr
 	if err := room(est); err != nil {
 		return nil, err
 	}
-	return est, roomForImages(est, opts.TempDir)
+	if err := roomForImages(est, opts.TempDir); err != nil {
+		return nil, err
+	}
+	return est, beside(est, m.TransitDisk, opts.TempDir)
+}
+
+// beside notes what lies on disks of this machine while the archive is written, and checks
+// that data and images fit where they are on the same one.
+func beside(est *backup.Estimate, transit, dir string) error {
+	est.Beside = map[string]int64{}
+	data := est.Bytes + est.Bytes/transitExtra
+	if transit != "" {
+		est.Beside[transit] += data
+	}
+	if est.ImageBytes == 0 || dir == "" {
+		return nil
+	}
+	images := backup.DiskOf(dir)
+	if images == "" {
+		return nil
+	}
+	est.Beside[images] += est.ImageBytes
+	need := est.Beside[images] + transitReserve
+	if images != transit || est.TransitFree < 0 || est.TransitFree >= need {
+		return nil
+	}
+	return &backup.Problem{
+		Message: fmt.Sprintf("the data and its images need %s on one disk, that of the transit volume and of %s, and %s are left there", backup.FormatBytes(need), dir, backup.FormatBytes(est.TransitFree)),
+		Hint:    "make room, or leave images out with --images never", Object: dir,
+	}
 }
 
 // reckon makes an estimate of what was measured.
@@ -163,7 +196,7 @@ func roomForImages(est *backup.Estimate, dir string) error {
 	if est.ImageBytes == 0 || dir == "" {
 		return nil
 	}
-	free, ok := freeSpace(dir)
+	free, ok := backup.FreeSpace(dir)
 	if !ok || free >= est.ImageBytes+transitReserve {
 		return nil
 	}
@@ -227,7 +260,7 @@ func (p *Platform) measure(ctx context.Context, app *backup.App, report func(bac
 	for id, size := range m.Volumes {
 		all.Volumes[id] = size
 	}
-	all.TransitFree, all.Rate = m.TransitFree, m.Rate
+	all.TransitFree, all.TransitDisk, all.Rate = m.TransitFree, m.TransitDisk, m.Rate
 	return all, nil
 }
 

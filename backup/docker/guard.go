@@ -28,28 +28,47 @@ const (
 	guardEngine = "/engine"
 	// guardReady is how long a guard may take to say that it stands guard.
 	guardReady = 20 * time.Second
-	// guardDone is what it is told when all is well, guardHere what it says itself.
+	// guardDone is what it is told when all is well.
 	guardDone = "done"
-	guardHere = "ready"
+	// guardAnswer is how long it may take to say that it has heard.
+	guardAnswer = 10 * time.Second
+	// guardsGone is how long an engine may take until it lists no guard any more.
+	guardsGone = time.Minute
 )
 
 // guardSpec is the guard's argument.
 type guardSpec struct {
-	Op     string        `json:"op"`
+	Op string `json:"op"`
+	// Guard is its own name among the guards of the operation.
+	Guard  string        `json:"guard"`
 	Socket string        `json:"socket"`
-	Halt   []halted      `json:"halt"`
+	Halt   []halted      `json:"halt,omitempty"`
 	Health time.Duration `json:"health"`
+	// Old are the containers that a restore or an undo, as Why says, sets aside; instead
+	// of Halt.
+	Old []oldOne `json:"old,omitempty"`
+	Why string   `json:"why,omitempty"`
+}
+
+// guardSays is a line of what a guard says.
+type guardSays struct {
+	// Ready says that it reaches the engine, and listens.
+	Ready bool `json:"ready,omitempty"`
+	// Done says that it has heard that all is well: it has done nothing, and never will.
+	Done bool `json:"done,omitempty"`
 }
 
 // guard is the container that brings an app back where this program is gone.
 type guard struct {
-	id   string
-	conn types.HijackedResponse
-	lost chan struct{} // closed when the connection to it has ended
+	id    string
+	conn  types.HijackedResponse
+	ready chan struct{} // closed when it says so
+	done  chan struct{} // closed when it says so
+	lost  chan struct{} // closed when the connection to it has ended
 }
 
 // startGuard starts a guard for containers that are about to come to rest.
-func (p *Platform) startGuard(ctx context.Context, op string, halt []halted, health time.Duration) (*guard, error) {
+func (p *Platform) startGuard(ctx context.Context, spec guardSpec) (*guard, error) {
 	img, err := p.EnsureHelper(ctx)
 	if err != nil {
 		return nil, err
@@ -66,21 +85,22 @@ func (p *Platform) startGuard(ctx context.Context, op string, halt []halted, hea
 	if err != nil {
 		return nil, err
 	}
-	spec := guardSpec{Op: op, Socket: path.Join(guardEngine, path.Base(socket)), Halt: halt, Health: health}
+	op := spec.Op
+	spec.Guard, spec.Socket = randomHex(), path.Join(guardEngine, path.Base(socket))
 	arg, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err
 	}
 	cfg, host := p.guardConfig(img, op, string(arg), path.Dir(socket), slices.Contains(info.SecurityOptions, "name=userns"))
-	g := &guard{lost: make(chan struct{})}
-	name := "dentropy-" + op + "-guard-" + randomHex()
+	g := &guard{ready: make(chan struct{}), done: make(chan struct{}), lost: make(chan struct{})}
+	name := "dentropy-" + op + "-guard-" + spec.Guard
 	err = p.call(ctx, "create guard", func(ctx context.Context, c *dockerengine.Conn) error {
 		made, err := c.ContainerCreate(ctx, cfg, host, nil, nil, name)
 		g.id = made.ID
 		return err
 	})
 	if err != nil {
-		if gone(err) { // it may have been made all the same
+		if gone(err) || ctx.Err() != nil { // it may have been made all the same
 			err = errors.Join(err, p.removeContainer(ctx, name))
 		}
 		return nil, notMounted(err)
@@ -150,10 +170,19 @@ func (p *Platform) meetGuard(ctx context.Context, g *guard) error {
 		return err
 	}
 	g.conn = conn
-	ready := make(chan struct{})
-	d := &demux{r: conn.Reader}
-	var once sync.Once
-	d.line = func([]byte) { once.Do(func() { close(ready) }) }
+	var ready, done sync.Once
+	d := &demux{r: conn.Reader, line: func(line []byte) {
+		var says guardSays
+		if json.Unmarshal(line, &says) != nil {
+			return
+		}
+		if says.Ready {
+			ready.Do(func() { close(g.ready) })
+		}
+		if says.Done {
+			done.Do(func() { close(g.done) })
+		}
+	}}
 	go func() { // it ends when the connection does
 		defer close(g.lost)
 		_, _ = io.Copy(io.Discard, d)
@@ -167,7 +196,7 @@ func (p *Platform) meetGuard(ctx context.Context, g *guard) error {
 	limit := time.NewTimer(guardReady)
 	defer limit.Stop()
 	select {
-	case <-ready:
+	case <-g.ready:
 		return nil
 	case <-g.lost:
 		return fmt.Errorf("it ended: %s", d.tail())
@@ -178,27 +207,53 @@ func (p *Platform) meetGuard(ctx context.Context, g *guard) error {
 	}
 }
 
+// dismiss tells a guard that all is well, and reports whether it has heard: one that has
+// was there all the time, has done nothing, and never will.
+func (g *guard) dismiss() bool {
+	if _, err := io.WriteString(g.conn.Conn, guardDone+"\n"); err != nil {
+		return false
+	}
+	limit := time.NewTimer(guardAnswer)
+	defer limit.Stop()
+	select {
+	case <-g.done:
+		return true
+	case <-g.lost: // both may be so by now: it ends once it has said so
+		select {
+		case <-g.done:
+			return true
+		default:
+		}
+	case <-limit.C:
+	}
+	return false
+}
+
 // guards keeps a guard as long as an app rests.
 type guards struct {
 	p      *Platform
-	op     string
-	halt   []halted
-	health time.Duration
+	spec   guardSpec
 	cancel context.CancelFunc
 	over   chan struct{} // closed when keep has ended
 
-	mu  sync.Mutex // guards the next
+	mu  sync.Mutex // guards the rest
 	now *guard
+	// lost says that there was a guard that may have acted.
+	lost bool
 }
 
 // keepGuard starts a guard, and another where that one is lost: an engine that is
 // restarted ends what its guard hears.
 func (p *Platform) keepGuard(ctx context.Context, op string, halt []halted, health time.Duration) (*guards, error) {
-	first, err := p.startGuard(ctx, op, halt, health)
+	return p.keepGuardOf(ctx, guardSpec{Op: op, Halt: slices.Clone(halt), Health: health})
+}
+
+func (p *Platform) keepGuardOf(ctx context.Context, spec guardSpec) (*guards, error) {
+	first, err := p.startGuard(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	k := &guards{p: p, op: op, halt: slices.Clone(halt), health: health, now: first, over: make(chan struct{})}
+	k := &guards{p: p, spec: spec, now: first, over: make(chan struct{})}
 	// It is there until release is called, whatever is cancelled before.
 	ctx, k.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -222,6 +277,9 @@ func (k *guards) keep(ctx context.Context) {
 				return
 			}
 			g.conn.Close()
+			k.mu.Lock()
+			k.lost = true
+			k.mu.Unlock()
 		}
 		// The old one would take it that we are gone.
 		if g != nil && k.p.removeContainer(ctx, g.id) != nil || ctx.Err() != nil {
@@ -230,9 +288,9 @@ func (k *guards) keep(ctx context.Context) {
 			}
 			continue
 		}
-		next, err := k.p.startGuard(ctx, k.op, k.halt, k.health)
+		next, err := k.p.startGuard(ctx, k.spec)
 		if err != nil {
-			k.p.log.Warn("no guard stands by", "operation", k.op, "error", err)
+			k.p.log.Warn("no guard stands by", "operation", k.spec.Op, "error", err)
 		}
 		k.mu.Lock()
 		k.now = next
@@ -254,47 +312,78 @@ func (k *guards) id() string {
 }
 
 // release ends the watch. Where all is well the guard is told so, and removed; else it is
-// left to do what it is there for.
-func (k *guards) release(ctx context.Context, well bool) {
+// left to do what it is there for. It reports whether no guard has done anything, nor will.
+func (k *guards) release(ctx context.Context, well bool) (quiet bool) {
 	k.cancel()
 	<-k.over
 	k.mu.Lock()
-	g := k.now
+	g, lost := k.now, k.lost
 	k.mu.Unlock()
 	if g == nil {
-		return
+		return false
 	}
 	if well {
-		// What it does not hear it does not need to: it is removed.
-		_, _ = io.WriteString(g.conn.Conn, guardDone+"\n")
+		quiet = g.dismiss() && !lost
 	}
 	g.conn.Close()
 	<-g.lost
 	if well {
 		if err := k.p.removeContainer(ctx, g.id); err != nil {
-			k.p.log.Warn("guard stays", "operation", k.op, "error", err)
+			k.p.log.Warn("guard stays", "operation", k.spec.Op, "error", err)
 		}
 	}
+	return quiet
 }
 
-// removeOurs removes the containers of an operation that have one of the roles.
-func (p *Platform) removeOurs(ctx context.Context, op string, roles ...string) error {
+// ours lists the containers of an operation that have one of the roles.
+func (p *Platform) ours(ctx context.Context, op string, roles ...string) ([]container.Summary, error) {
 	var list []container.Summary
 	err := p.insist(ctx, "list helpers", func(ctx context.Context, c *dockerengine.Conn) (err error) {
 		list, err = c.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelJob+"="+op))})
 		return err
 	})
+	return slices.DeleteFunc(list, func(s container.Summary) bool {
+		return s.Labels[labelJob] != op || !slices.Contains(roles, s.Labels[labelRole])
+	}), err
+}
+
+// removeOurs removes the containers of an operation that have one of the roles.
+func (p *Platform) removeOurs(ctx context.Context, op string, roles ...string) error {
+	list, err := p.ours(ctx, op, roles...)
 	if err != nil {
 		return err
 	}
 	for _, s := range list {
-		if slices.Contains(roles, s.Labels[labelRole]) && s.Labels[labelJob] == op {
-			if err := p.removeContainer(ctx, s.ID); err != nil {
-				return err
-			}
+		if err := p.removeContainer(ctx, s.ID); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// endGuards removes the guards of an operation, and returns nil only when the engine lists
+// none any more: a removal that is under way may take its time.
+func (p *Platform) endGuards(ctx context.Context, op string) error {
+	ctx, cancel := context.WithTimeout(ctx, guardsGone)
+	defer cancel()
+	wait := backoff.Backoff{Max: retryMax}
+	for first := true; ; first = false {
+		list, err := p.ours(ctx, op, roleGuard)
+		if err != nil {
+			return fmt.Errorf("see that no guard is there: %w", err)
+		}
+		if len(list) == 0 {
+			return nil
+		}
+		if !first && wait.Wait(ctx) != nil {
+			return fmt.Errorf("remove the guard %s: the engine lists it still", containerName(list[0]))
+		}
+		for _, s := range list {
+			if err := p.removeContainer(ctx, s.ID); err != nil {
+				return fmt.Errorf("remove the guard: %w", err)
+			}
+		}
+	}
 }
 
 // guardWarning says that there is no guard.

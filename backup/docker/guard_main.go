@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -40,8 +41,9 @@ const (
 type sentry struct {
 	p    *Platform
 	spec guardSpec
-	// marker is there once a guard of this operation has begun: one that finds it was
-	// started again.
+	// marker is there once this guard has begun: one that finds it was started again.
+	// Each guard of an operation has its own, since one takes the place of another that
+	// was lost.
 	marker         string
 	grace, restart time.Duration
 	stdout, stderr io.Writer
@@ -54,7 +56,7 @@ func GuardMain(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	var spec guardSpec
-	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &spec) != nil || spec.Op == "" || strings.ContainsAny(spec.Op, "/.") {
+	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &spec) != nil || !markerName.MatchString(spec.Op) || !markerName.MatchString(spec.Guard) {
 		fmt.Fprintln(stderr, "usage: guard JSON")
 		return guardUsage
 	}
@@ -64,16 +66,19 @@ func GuardMain(ctx context.Context, args []string, stdin io.Reader, stdout, stde
 		return guardUsage
 	}
 	s := &sentry{
-		p: p, spec: spec, marker: filepath.Join(transitDir, spec.Op+".guard"),
+		p: p, spec: spec, marker: filepath.Join(transitDir, spec.Op+".guard", spec.Guard),
 		grace: guardGrace, restart: guardRestartGrace, stdout: stdout, stderr: stderr,
 	}
 	return s.main(ctx, stdin)
 }
 
+// markerName is what may be in the path of a marker.
+var markerName = regexp.MustCompile(`^[0-9a-f]+$`)
+
 func (s *sentry) main(ctx context.Context, stdin io.Reader) int {
 	_, err := os.Lstat(s.marker)
 	again := err == nil
-	if err := os.WriteFile(s.marker, nil, 0o600); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(s.marker), 0o700), os.WriteFile(s.marker, nil, 0o600)); err != nil {
 		fmt.Fprintf(s.stderr, "guard: note that it has begun: %v\n", err)
 		return guardCut
 	}
@@ -85,14 +90,15 @@ func (s *sentry) main(ctx context.Context, stdin io.Reader) int {
 		err = s.waitEngine(ctx, s.restart)
 	case err != nil:
 		fmt.Fprintf(s.stderr, "guard: %v\n", err)
-		_ = os.Remove(s.marker) // nobody relies on it yet
+		_ = s.unmark() // nobody relies on it yet
 		return guardCut
 	default:
-		fmt.Fprintf(s.stdout, "{%q:true}\n", guardHere)
+		s.say(guardSays{Ready: true})
 		var well bool
 		well, left, err = s.listen(ctx, stdin)
 		if well {
-			_ = os.Remove(s.marker) // cleared with the rest of the operation otherwise
+			_ = s.unmark() // cleared with the rest of the operation otherwise
+			s.say(guardSays{Done: true})
 			return guardOver
 		}
 	}
@@ -100,6 +106,22 @@ func (s *sentry) main(ctx context.Context, stdin io.Reader) int {
 		return guardCut
 	}
 	return s.act(ctx, left)
+}
+
+// say says a line to whoever has started the guard.
+func (s *sentry) say(line guardSays) {
+	if text, err := json.Marshal(line); err == nil {
+		fmt.Fprintf(s.stdout, "%s\n", text)
+	}
+}
+
+// unmark removes the marker, and its folder where no other guard has one.
+func (s *sentry) unmark() error {
+	if err := os.Remove(s.marker); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	_ = os.Remove(filepath.Dir(s.marker))
+	return nil
 }
 
 // listen waits for the word, or the end of stdin without it, and then for as long as
@@ -146,13 +168,9 @@ func (s *sentry) act(ctx context.Context, left time.Time) int {
 	for {
 		// Whoever would want what a helper reads is gone.
 		err := s.p.removeOurs(ctx, s.spec.Op, roleHelper)
-		_, back := s.p.bringBackAfter(ctx, left, s.spec.Halt, s.spec.Health, func(pr backup.Progress) {
-			if pr.Warning != "" {
-				fmt.Fprintln(s.stderr, "guard: "+pr.Warning)
-			}
-		})
+		back := s.bringBack(ctx, left)
 		if back == nil {
-			if err = os.Remove(s.marker); err == nil || errors.Is(err, os.ErrNotExist) {
+			if err = s.unmark(); err == nil {
 				return guardOver
 			}
 		}
@@ -161,6 +179,24 @@ func (s *sentry) act(ctx context.Context, left time.Time) int {
 			return guardCut
 		}
 	}
+}
+
+// bringBack brings the app back, once.
+func (s *sentry) bringBack(ctx context.Context, left time.Time) error {
+	report := func(pr backup.Progress) {
+		if pr.Warning != "" {
+			fmt.Fprintln(s.stderr, "guard: "+pr.Warning)
+		}
+	}
+	if len(s.spec.Old) == 0 {
+		_, err := s.p.bringBackAfter(ctx, left, s.spec.Halt, s.spec.Health, report)
+		return err
+	}
+	c := &changeover{
+		p: s.p, op: s.spec.Op, why: s.spec.Why, left: left, touched: true, opts: backup.ApplyOptions{Report: report},
+		rec: changeRecord{Old: s.spec.Old, Health: s.spec.Health},
+	}
+	return c.oldBack(ctx)
 }
 
 // pause waits for d.

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"debug/elf"
@@ -18,8 +19,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/system"
 
@@ -42,10 +41,12 @@ type program struct {
 	mod   time.Time
 	arch  string // as Go names it
 	image string // dentropy-helper:<hash>
+	layer string // digest of the image's one layer
 }
 
-// EnsureHelper brings the helper's image to the engine, if it is not there, and gives
-// its name.
+// EnsureHelper brings the helper's image to the engine, if it is not there, and gives its
+// id. Anybody who may load images can give away the image's name: only an image that
+// holds this very program, and nothing else, is taken.
 func (p *Platform) EnsureHelper(ctx context.Context) (string, error) {
 	bin, err := p.inspectBinary()
 	if err != nil {
@@ -62,20 +63,59 @@ func (p *Platform) EnsureHelper(ctx context.Context) (string, error) {
 	if err := fits(bin.arch, info); err != nil {
 		return "", err
 	}
-	have := false
+	id, odd, err := p.helperImage(ctx, bin)
+	if err != nil || id != "" {
+		return id, err
+	}
+	if odd != "" {
+		p.log.Warn("an image has the helper's name and is another one: its name is taken from it", "image", bin.image, "why", odd)
+	}
+	p.log.Info("helper image goes to the engine", "image", bin.image, "bytes", bin.size)
+	if err := p.importHelper(ctx, bin); err != nil {
+		return "", err
+	}
+	switch id, odd, err = p.helperImage(ctx, bin); {
+	case err != nil:
+		return "", err
+	case id == "":
+		return "", fmt.Errorf("import the helper image: the engine has made something else of it: %s", cmp.Or(odd, "it is not there"))
+	}
+	return id, nil
+}
+
+// helperImage gives the id of the helper's image, "" where there is none that is what it
+// should be; odd says why one that is there is not.
+func (p *Platform) helperImage(ctx context.Context, bin program) (id, odd string, err error) {
 	err = p.call(ctx, "look for the helper image", func(ctx context.Context, c *dockerengine.Conn) error {
-		_, err := c.ImageInspect(ctx, bin.image)
+		in, err := c.ImageInspect(ctx, bin.image)
 		if errdefs.IsNotFound(err) {
 			return nil
 		}
-		have = err == nil
-		return err
+		if err != nil {
+			return err
+		}
+		if odd = bin.unlike(&in, p.opts.HelperArgs); odd == "" {
+			id = in.ID
+		}
+		return nil
 	})
-	if err != nil || have {
-		return bin.image, err
+	return id, odd, err
+}
+
+// unlike says why an image is not the helper's, "" where it is.
+func (b *program) unlike(in *image.InspectResponse, args []string) string {
+	if !slices.Equal(in.RootFS.Layers, []string{b.layer}) {
+		return "it holds other files"
 	}
-	p.log.Info("helper image goes to the engine", "image", bin.image, "bytes", bin.size)
-	return bin.image, p.importHelper(ctx, bin)
+	c := in.Config
+	switch {
+	case c == nil || !slices.Equal(c.Entrypoint, append([]string{helperPath}, args...)):
+		return "it runs another program"
+	case len(c.Env)+len(c.Cmd)+len(c.Volumes)+len(c.OnBuild) > 0, c.User != "", c.WorkingDir != "" && c.WorkingDir != "/",
+		c.Healthcheck != nil, c.StopSignal != "":
+		return "it has settings of its own"
+	}
+	return ""
 }
 
 // inspectBinary looks at the helper's program, once for each that there is.
@@ -104,10 +144,11 @@ func (p *Platform) inspectBinary() (program, error) {
 			Hint:    "set DENTROPY_HELPER to the path of a static Linux binary of dentropy (built with CGO_ENABLED=0)", Err: err,
 		}
 	}
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, b.size)); err != nil {
+	sum, layer := sha256.New(), sha256.New()
+	if err := writeHelperTar(layer, io.TeeReader(io.NewSectionReader(f, 0, b.size), sum), b.size); err != nil {
 		return program{}, fmt.Errorf("read the helper's program: %w", err)
 	}
+	b.layer = "sha256:" + hex.EncodeToString(layer.Sum(nil))
 	fmt.Fprintf(sum, "%q", p.opts.HelperArgs) // they are in the image, too
 	b.image = helperRepo + ":" + hex.EncodeToString(sum.Sum(nil))[:12]
 	p.program = b
@@ -255,68 +296,3 @@ func writeHelperTar(w io.Writer, f io.Reader, size int64) error {
 	}
 	return tw.Close()
 }
-
-// sweepHelpers removes images of earlier versions of the helper that no container
-// uses, and helpers that ended long ago and that nobody removed: those of a process
-// that was killed. What cannot be removed now is tried again after the next job.
-func (p *Platform) sweepHelpers(ctx context.Context) {
-	p.imageMu.Lock()
-	current := p.program.image
-	p.imageMu.Unlock()
-	err := p.call(ctx, "remove old helpers", func(ctx context.Context, c *dockerengine.Conn) error {
-		list, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
-			filters.Arg("label", labelRole+"="+roleHelper), filters.Arg("status", "exited"), filters.Arg("status", "created"), filters.Arg("status", "dead"))})
-		if err != nil {
-			return err
-		}
-		for _, s := range list {
-			if time.Since(time.Unix(s.Created, 0)) > forgotten || orphaned(ctx, c, s) {
-				_ = c.ContainerRemove(ctx, s.ID, container.RemoveOptions{})
-			}
-		}
-		images, err := c.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelHelper))})
-		if err != nil {
-			return err
-		}
-		for _, im := range images {
-			if time.Since(time.Unix(im.Created, 0)) < forgotten {
-				continue // another version of this program may be about to use it
-			}
-			for _, tag := range im.RepoTags {
-				if strings.HasPrefix(tag, helperRepo+":") && tag != current {
-					_, _ = c.ImageRemove(ctx, tag, image.RemoveOptions{}) // refused while a container uses it
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		p.log.Debug("old helpers stay", "error", err)
-	}
-}
-
-// orphaned reports whether a helper has ended whose owner would have removed it by now: one
-// that says a few lines, which its owner reads at once. The output of others may be on its
-// way for long.
-func orphaned(ctx context.Context, c *dockerengine.Conn, s container.Summary) bool {
-	task, _, _ := strings.Cut(strings.TrimPrefix(containerName(s), "dentropy-"+s.Labels[labelJob]+"-"), "-")
-	if !slices.Contains(briefTasks, task) {
-		return false
-	}
-	in, err := c.ContainerInspect(ctx, s.ID)
-	if err != nil || in.ContainerJSONBase == nil || in.State == nil || in.State.Running {
-		return false
-	}
-	ended := engineTime(in.State.FinishedAt)
-	return !ended.IsZero() && time.Since(ended) > orphanedFor
-}
-
-// briefTasks are those of helpers that say a few lines.
-var briefTasks = []string{"measure", "host", "inode", "swap", "list", "clean"}
-
-// orphanedFor is how long a helper with a brief task has ended when nobody waits for it.
-const orphanedFor = 20 * time.Second
-
-// forgotten is how old an ended helper is that its owner would have removed by now, and
-// an image that its owner would have begun to use.
-const forgotten = time.Hour

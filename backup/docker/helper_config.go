@@ -83,6 +83,11 @@ func helperConfig(img string, t helperTask) (*container.Config, *container.HostC
 		OomScoreAdj: helperOOM,
 		Resources:   container.Resources{Memory: helperMemory},
 	}
+	if t.processes {
+		// A profile would keep it from signals to what has another.
+		host.PidMode, host.UsernsMode = "host", "host"
+		host.SecurityOpt = append(host.SecurityOpt, "apparmor=unconfined")
+	}
 	for _, m := range t.mounts {
 		if m.volume != "" {
 			host.Mounts = append(host.Mounts, mount.Mount{
@@ -93,7 +98,7 @@ func helperConfig(img string, t helperTask) (*container.Config, *container.HostC
 		}
 		host.Mounts = append(host.Mounts, mount.Mount{
 			Type: mount.TypeBind, Source: m.bind, Target: m.target, ReadOnly: !m.write,
-			BindOptions: &mount.BindOptions{NonRecursive: true},
+			BindOptions: &mount.BindOptions{NonRecursive: !m.recursive},
 		})
 	}
 	return cfg, host, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 
+	"github.com/dentropy/dentropycloud/backup"
 	"github.com/dentropy/dentropycloud/internal/dockerengine"
 )
 
@@ -39,6 +40,8 @@ type helperMount struct {
 	volume string
 	bind   string
 	write  bool
+	// recursive says that it sees what is mounted below a path of the host, too.
+	recursive bool
 }
 
 // helperTask is one run of the helper.
@@ -49,6 +52,8 @@ type helperTask struct {
 	// mounts are all that it sees.
 	mounts []helperMount
 	caps   []string
+	// processes says that it sees the processes of the engine's host.
+	processes bool
 	// stdin is copied to it, to the end. It must return once ctx is done, and is never
 	// read after the task has ended.
 	stdin io.Reader
@@ -82,33 +87,48 @@ func (e *helperError) Error() string {
 
 // runHelper runs a task to its end.
 func (p *Platform) runHelper(ctx context.Context, t helperTask) error {
-	s, err := p.startHelper(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.Close() }()
-	if t.stdout == nil {
-		_, err = io.Copy(io.Discard, s)
-	} else {
-		_, err = io.Copy(t.stdout, s)
-	}
+	_, err := p.runToEnd(ctx, t)
 	return err
 }
 
-// helperResult runs a task and decodes the last line of JSON that it says.
+// runToEnd runs a task to its end; lost says that a line of it was too long to be kept.
+func (p *Platform) runToEnd(ctx context.Context, t helperTask) (lost bool, err error) {
+	s, err := p.startHelper(ctx, t)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = s.Close() }()
+	out := t.stdout
+	if out == nil {
+		out = io.Discard
+	}
+	_, err = io.Copy(out, s)
+	return s.out.lost(), err
+}
+
+// helperResult runs a task to its end, and decodes its result: the line of JSON with "done"
+// true.
 func (p *Platform) helperResult(ctx context.Context, t helperTask, result any) error {
 	var last []byte
 	also := t.line
 	t.line = func(line []byte) {
-		last = append(last[:0], line...)
+		var is struct {
+			Done json.RawMessage `json:"done"` // true, or how much is done by now
+		}
+		if json.Unmarshal(line, &is) == nil && string(is.Done) == "true" {
+			last = append(last[:0], line...)
+		}
 		if also != nil {
 			also(line)
 		}
 	}
-	if err := p.runHelper(ctx, t); err != nil {
+	lost, err := p.runToEnd(ctx, t)
+	switch {
+	case err != nil:
 		return err
-	}
-	if last == nil {
+	case lost:
+		return fmt.Errorf("helper %s said more than %s in one line: what it found is lost", t.name, backup.FormatBytes(mostLine))
+	case last == nil:
 		return fmt.Errorf("helper %s ended without a result", t.name)
 	}
 	if err := json.Unmarshal(last, result); err != nil {
@@ -153,7 +173,7 @@ func (p *Platform) startHelper(ctx context.Context, t helperTask) (*helperRun, e
 	})
 	if err != nil {
 		close(r.fed)
-		if gone(err) { // it may have been made all the same
+		if gone(err) || ctx.Err() != nil { // it may have been made all the same
 			err = errors.Join(err, p.removeContainer(ctx, name))
 		}
 		return nil, notMounted(err)

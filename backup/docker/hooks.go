@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types"
@@ -33,13 +34,19 @@ func (p *Platform) runHook(ctx context.Context, h hookRun) (backup.HookReport, e
 	}
 	report.ExitCode = code
 	if code != 0 {
-		text := fmt.Sprintf("hook %s of %s ended with code %d", h.Hook.Label, h.Name, code)
-		if tail != "" {
-			text += ": " + tail
-		}
-		return report, &backup.Problem{Message: text, Hint: "run it by hand in the container to see why", Object: h.Name}
+		return report, hookFailed(h, code, tail)
 	}
 	return report, nil
+}
+
+// hookFailed says how a hook ended. Programs that dump databases like to print how they were
+// called, and with which password.
+func hookFailed(h hookRun, code int, tail string) error {
+	text := fmt.Sprintf("hook %s of %s ended with code %d", h.Hook.Label, h.Name, code)
+	if tail != "" {
+		text += ": " + withoutSecrets(errors.New(tail)).Error()
+	}
+	return &backup.Problem{Message: text, Hint: "run it by hand in the container to see why", Object: h.Name}
 }
 
 // hookTail is how much of a hook's output an error shows.
@@ -77,7 +84,9 @@ func (p *Platform) exec(ctx context.Context, h hookRun) (code int, tail string, 
 	// The exit code is there only after the end of the output.
 	tail = d.tail()
 	if extra := len(tail) - hookTail; extra > 0 {
-		tail = "…" + tail[extra:]
+		// Half a word could be a password without its name.
+		tail = tail[extra:]
+		tail = "…" + tail[strings.IndexAny(tail, " \t\n")+1:]
 	}
 	for wait := time.NewTicker(lookEvery); ; {
 		var in container.ExecInspect

@@ -10,13 +10,16 @@ import (
 	"github.com/dentropy/dentropycloud/backup"
 )
 
+// layoutVersion is the file oci-layout.
+const layoutVersion = `{"imageLayoutVersion":"1.0.0"}`
+
 // layout makes an OCI layout of the saved set. list are the images that were asked for.
 func (s *stager) layout(list []backup.Image) (*layout, error) {
 	var saved []savedImage
 	if err := json.Unmarshal(s.json["manifest.json"], &saved); err != nil || len(saved) == 0 {
 		return nil, fmt.Errorf("%w: it has no manifest.json", errOddImages)
 	}
-	l := &layout{small: map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}, files: map[string]staged{}}
+	l := &layout{small: map[string][]byte{"oci-layout": []byte(layoutVersion)}, files: map[string]staged{}}
 	var index []descriptor
 	var docker []savedImage
 	seen := map[string]bool{}

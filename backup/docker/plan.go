@@ -116,6 +116,9 @@ func (p *Platform) containerFacts(ctx context.Context, f *facts, groups []group)
 				c.paths = append(c.paths, path.Clean(m.Source))
 			}
 		}
+		if dir := s.Labels[labelWorkingDir]; path.IsAbs(dir) {
+			c.dir = path.Clean(dir)
+		}
 		for _, port := range s.Ports {
 			if port.PublicPort != 0 {
 				c.ports = append(c.ports, portFact{ip: port.IP, port: port.PublicPort, proto: port.Type})
@@ -253,17 +256,19 @@ func (p *Platform) freeFact(ctx context.Context, f *facts) {
 	f.free = max(result.Free, 0)
 }
 
-// pathFacts looks at the paths of the host that a plan names.
+// pathFacts looks at the paths of the host that a plan names, and at the project's folder.
 func (p *Platform) pathFacts(ctx context.Context, f *facts, d *detail) error {
+	paths := []string{d.Dir}
 	for i := range d.Volumes {
-		v := &d.Volumes[i]
-		if v.Kind == backup.Named || v.Kind == backup.Tmpfs || v.Name == "" || v.Name == "/" {
+		if v := &d.Volumes[i]; v.Kind != backup.Named && v.Kind != backup.Tmpfs {
+			paths = append(paths, v.Name)
+		}
+	}
+	for _, at := range paths {
+		if _, ok := f.paths[at]; ok || at == "" || at == "/" {
 			continue
 		}
-		if _, ok := f.paths[v.Name]; ok {
-			continue
-		}
-		_, st, err := p.lookAt(ctx, planOp, v.Name, "")
+		_, st, err := p.lookAt(ctx, planOp, at, "")
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -271,7 +276,7 @@ func (p *Platform) pathFacts(ctx context.Context, f *facts, d *detail) error {
 			p.log.Debug("a path cannot be looked at", "error", err)
 			continue // it stays unknown
 		}
-		f.paths[v.Name] = pathFact{exists: st.Exists, dir: st.Dir || st.Link, empty: st.Empty}
+		f.paths[at] = pathFact{exists: st.Exists, dir: st.Dir || st.Link, empty: st.Empty}
 	}
 	return nil
 }

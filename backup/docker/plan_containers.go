@@ -51,6 +51,9 @@ func (pl *planner) containers() error {
 // takenName settles a container's name that is taken.
 func (pl *planner) takenName(c *backup.Container, cp *containerPlan) {
 	have := pl.f.named(cp.Name)
+	if have == nil { // an engine takes the beginning of an id for a name
+		have = pl.f.withID(cp.Name)
+	}
 	ours := pl.taken["container\x00"+cp.Name]
 	if !ours && (have == nil || pl.isOld(have.id)) {
 		return
@@ -116,8 +119,14 @@ func (pl *planner) images() error {
 // image settles one image.
 func (pl *planner) image(c *backup.Container, im *backup.Image, layer bool) {
 	ip := imagePlan{ID: im.ID, Size: im.Size}
-	if !layer {
-		ip.Refs = im.Refs
+	for _, ref := range im.Refs {
+		switch {
+		case layer:
+		case ownRef(ref):
+			pl.warn("the image of %s does not get the name %s: such are this program's own", c.Name, ref)
+		default:
+			ip.Refs = append(ip.Refs, ref)
+		}
 	}
 	name := cmp.Or(c.Image, im.ID)
 	present := pl.f.imageIDs[im.ID]
@@ -170,7 +179,7 @@ func (pl *planner) imageFor(c *backup.Container) string {
 	if c.Layer.Include && c.Layer.ImageID != "" {
 		return c.Layer.ImageID
 	}
-	if c.Image == "" || isImageID(c.Image) {
+	if c.Image == "" || isImageID(c.Image) || ownRef(c.Image) {
 		return c.ImageID
 	}
 	if id := pl.f.imageRefs[normalRef(c.Image)]; id != "" && id != c.ImageID {

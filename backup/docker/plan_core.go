@@ -25,8 +25,12 @@ type planner struct {
 	settings map[string]*settings
 	// old are the containers that are set aside.
 	old []contFact
-	// taken are names and ports that this plan uses itself.
+	// taken are names that this plan uses itself.
 	taken map[string]bool
+	// bound are the addresses on which each port of the host is published; nports and
+	// nbindings count them.
+	bound             map[portSlot][]string
+	nports, nbindings int
 	// used are the keys of answers that meant something.
 	used map[string]bool
 }
@@ -58,7 +62,7 @@ func planRestore(m *backup.Manifest, app *backup.App, ans backup.Answers, f *fac
 			Conflicts: []backup.Conflict{}, Risks: []backup.Risk{},
 		},
 		d:        &detail{Kind: app.Kind},
-		settings: map[string]*settings{}, taken: map[string]bool{}, used: map[string]bool{},
+		settings: map[string]*settings{}, taken: map[string]bool{}, used: map[string]bool{}, bound: map[portSlot][]string{},
 	}
 	for _, step := range []func() error{
 		pl.check, pl.identity, pl.existing, pl.images, pl.networks, pl.volumes, pl.containers,
@@ -98,6 +102,17 @@ func (pl *planner) check() error {
 		}
 		volumes[v.ID] = true
 	}
+	for i := range pl.app.Volumes {
+		if err := pl.checkVolume(&pl.app.Volumes[i]); err != nil {
+			return err
+		}
+	}
+	if pr := pl.app.Project; pr != nil && pr.Dir != "" && (!path.IsAbs(pr.Dir) || path.Clean(pr.Dir) != pr.Dir) {
+		return bad("%q cannot be the folder of a project", pr.Dir)
+	}
+	if err := pl.checkImages(); err != nil {
+		return err
+	}
 	for id := range pl.m.Trees {
 		if !volumes[id] {
 			return bad("there is data of a volume %q, which the app does not have", id)
@@ -114,7 +129,7 @@ func (pl *planner) check() error {
 		if err != nil {
 			return bad("%v", err)
 		}
-		if _, _, err := s.typed(); err != nil {
+		if _, err := s.typed(); err != nil {
 			return bad("settings of container %q: %v", c.Name, err)
 		}
 		pl.settings[c.Name] = s

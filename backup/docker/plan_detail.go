@@ -139,7 +139,7 @@ func (d *detail) renamed() bool {
 		return true
 	}
 	for _, v := range d.Volumes {
-		if v.Kind != backup.ProjectTree && v.Kind != backup.Tmpfs && v.Name != v.Was && !v.becameNamed() {
+		if v.Kind != backup.ProjectTree && v.Kind != backup.Tmpfs && (v.Name != v.Was || v.Asked) && !v.becameNamed() {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package docker
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // facts are what is on an engine, as far as a plan depends on it.
@@ -39,6 +40,7 @@ type facts struct {
 type contFact struct {
 	id, name string
 	app      string // "" for what is no app
+	dir      string // of its compose project
 	running  bool
 	self     bool
 	// autoRemove ones are gone when they stop.
@@ -94,6 +96,15 @@ func (f *facts) of(app string) []contFact {
 // named gives the container of a name.
 func (f *facts) named(name string) *contFact {
 	i := slices.IndexFunc(f.containers, func(c contFact) bool { return c.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &f.containers[i]
+}
+
+// withID gives the container whose id begins so.
+func (f *facts) withID(start string) *contFact {
+	i := slices.IndexFunc(f.containers, func(c contFact) bool { return len(start) >= shortIDLen && strings.HasPrefix(c.id, start) })
 	if i < 0 {
 		return nil
 	}

@@ -16,7 +16,7 @@ import (
 func (pl *planner) ports() error {
 	for i := range pl.d.Containers {
 		cp := &pl.d.Containers[i]
-		_, host, err := pl.settings[cp.Was].typed()
+		host, err := pl.settings[cp.Was].typed()
 		if err != nil {
 			return err
 		}
@@ -74,8 +74,11 @@ func (pl *planner) port(c *backup.Container, cp *containerPlan, port nat.Port, b
 			out = append(out, binding)
 			continue
 		}
-		for n := first; n <= last; n++ {
-			by, replaceable := pl.portTaken(binding.IP, n, port.Proto())
+		if err := pl.countPorts(c, int(last)-int(first)+1); err != nil {
+			return err
+		}
+		for n := int(first); n <= int(last); n++ { // 65535 has no successor of its own kind
+			by, replaceable := pl.portTaken(binding.IP, uint16(n), port.Proto())
 			if by == "" {
 				continue
 			}
@@ -92,11 +95,9 @@ func (pl *planner) port(c *backup.Container, cp *containerPlan, port nat.Port, b
 			pl.conflict(conflict, "")
 			break
 		}
-		for n := first; n <= last; n++ {
-			pl.taken[portUse(binding.IP, n, port.Proto())] = true
-			if n == last {
-				break // 65535 has no successor
-			}
+		for n := int(first); n <= int(last); n++ {
+			slot := portSlot{uint16(n), port.Proto()}
+			pl.bound[slot] = append(pl.bound[slot], binding.IP)
 		}
 		out = append(out, binding)
 	}
@@ -105,6 +106,28 @@ func (pl *planner) port(c *backup.Container, cp *containerPlan, port nat.Port, b
 			cp.Ports = map[string][]portBinding{}
 		}
 		cp.Ports[string(port)] = out
+	}
+	return nil
+}
+
+// portSlot is a port of the host.
+type portSlot struct {
+	port  uint16
+	proto string
+}
+
+// Bounds of what an archive may publish: as many ports as a host has, and so many bindings
+// that each can be held against each.
+const (
+	mostPorts    = 65535
+	mostBindings = 4096
+)
+
+// countPorts refuses archives that publish more than a host has.
+func (pl *planner) countPorts(c *backup.Container, n int) error {
+	pl.nports += n
+	if pl.nbindings++; pl.nports > mostPorts || pl.nbindings > mostBindings {
+		return &backup.Problem{Message: fmt.Sprintf("the archive's settings make no sense: with %s it publishes more ports than a host has", c.Name), Object: c.Name}
 	}
 	return nil
 }
@@ -233,14 +256,8 @@ func (pl *planner) portTaken(ip string, port uint16, proto string) (by string, r
 			}
 		}
 	}
-	for k := range pl.taken {
-		used, ok := strings.CutPrefix(k, "port\x00")
-		if !ok {
-			continue
-		}
-		if a, rest, _ := strings.Cut(used, "\x00"); rest == fmt.Sprintf("%d/%s", port, proto) && sameAddress(a, ip) {
-			return "another container of the archive", false
-		}
+	if slices.ContainsFunc(pl.bound[portSlot{port, proto}], func(a string) bool { return sameAddress(a, ip) }) {
+		return "another container of the archive", false
 	}
 	if pl.f.busy != nil && !pl.oldHas(ip, port, proto) {
 		return pl.f.busy(ip, port, proto), false
@@ -255,10 +272,6 @@ func (pl *planner) oldHas(ip string, port uint16, proto string) bool {
 			return p.port == port && p.proto == proto && sameAddress(p.ip, ip)
 		})
 	})
-}
-
-func portUse(ip string, port uint16, proto string) string {
-	return fmt.Sprintf("port\x00%s\x00%d/%s", ip, port, proto)
 }
 
 // sameAddress reports whether two listeners would meet.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
@@ -44,9 +45,12 @@ func readSettings(c *backup.Container) (*settings, error) {
 	if s.config, err = canonical(raw.Config, fieldNames[container.Config]()); err != nil {
 		return nil, fmt.Errorf("settings of container %q: %w", c.Name, err)
 	}
+	config, host := fieldNames[container.Config](), fieldNames[container.HostConfig]()
 	for k := range s.config {
-		// A request holds them beside the fields of Config, where an engine would find these.
-		if strings.EqualFold(k, "HostConfig") || strings.EqualFold(k, "NetworkingConfig") {
+		// A request holds them beside the fields of Config, where an engine would find these;
+		// old ones take some fields of HostConfig there as well.
+		low := strings.ToLower(k)
+		if low == "hostconfig" || low == "networkingconfig" || host[low] != "" && config[low] == "" {
 			return nil, fmt.Errorf("settings of container %q: Config holds %q", c.Name, k)
 		}
 	}
@@ -61,17 +65,18 @@ func readSettings(c *backup.Container) (*settings, error) {
 	return s, nil
 }
 
-// typed gives the settings as an engine of the API that we know reads them.
-func (s *settings) typed() (*container.Config, *container.HostConfig, error) {
+// typed gives HostConfig as an engine of the API that we know reads it, where Config can be
+// read as well.
+func (s *settings) typed() (*container.HostConfig, error) {
 	var c container.Config
 	var h container.HostConfig
 	if err := s.config.into(&c); err != nil {
-		return nil, nil, fmt.Errorf("read Config: %w", err)
+		return nil, fmt.Errorf("read Config: %w", err)
 	}
 	if err := s.host.into(&h); err != nil {
-		return nil, nil, fmt.Errorf("read HostConfig: %w", err)
+		return nil, fmt.Errorf("read HostConfig: %w", err)
 	}
-	return &c, &h, nil
+	return &h, nil
 }
 
 // unknown lists fields that this program does not know and that are set.
@@ -103,6 +108,9 @@ func canonical(o object, known map[string]string) (object, error) {
 	out := make(object, len(o))
 	seen := make(map[string]string, len(o))
 	for _, k := range sortedKeys(o) {
+		if strings.ContainsFunc(k, func(r rune) bool { return r >= utf8.RuneSelf }) {
+			return nil, fmt.Errorf("field %q is in other letters", k) // some decoders take ſ for s
+		}
 		low := strings.ToLower(k)
 		if other, ok := seen[low]; ok {
 			return nil, fmt.Errorf("fields %q and %q are the same", other, k)

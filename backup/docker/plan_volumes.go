@@ -46,7 +46,21 @@ func (pl *planner) volumes() error {
 		}
 		pl.d.Volumes = append(pl.d.Volumes, vp)
 	}
+	pl.tellStays()
 	return nil
+}
+
+// tellStays says what of a folder that is replaced is not.
+func (pl *planner) tellStays() {
+	for i := range pl.d.Volumes {
+		for k := range pl.d.Volumes {
+			in, out := &pl.d.Volumes[i], &pl.d.Volumes[k]
+			host := func(v *volumePlan) bool { return v.Kind == backup.Bind || v.Kind == backup.BindFile }
+			if host(in) && host(out) && !in.Fill && out.Fill && out.Swap && in.Name != out.Name && within(out.Name, in.Name) {
+				pl.warn("%s lies in %s, which is replaced, and is not in the archive: it stays as it is", in.Name, out.Name)
+			}
+		}
+	}
 }
 
 // volumeAnswer finds the answer about a volume, by its id or its name.

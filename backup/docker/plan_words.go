@@ -56,7 +56,7 @@ func (pl *planner) questions() {
 
 // portQuestions asks for the ports that a container publishes at fixed numbers.
 func (pl *planner) portQuestions(cp *containerPlan, ask func(topic, key, text, def, flag string)) {
-	_, host, err := pl.settings[cp.Was].typed()
+	host, err := pl.settings[cp.Was].typed()
 	if err != nil {
 		return
 	}

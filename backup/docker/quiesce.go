@@ -60,6 +60,9 @@ func planRest(app *backup.App, mode backup.Mode) (restPlan, error) {
 			r.warnings = append(r.warnings, fmt.Sprintf("the hooks of %s are not run: it is %s", c.Name, c.State))
 		}
 		how := modeOf(app, c, mode)
+		if alive && how == backup.Pause && removesItself(c.Settings) {
+			r.warnings = append(r.warnings, c.Name+" removes itself when it stops (--rm), so it is paused: its data is as after a power cut")
+		}
 		if !alive || how == backup.Hot {
 			continue
 		}
@@ -76,13 +79,10 @@ func graceOf(settings json.RawMessage) time.Duration {
 	var s struct {
 		Config struct{ StopTimeout *int }
 	}
-	if json.Unmarshal(settings, &s) != nil || s.Config.StopTimeout == nil {
+	if json.Unmarshal(settings, &s) != nil {
 		return stopGrace
 	}
-	if n := *s.Config.StopTimeout; n >= 0 && n < int(stopLongest/time.Second) {
-		return time.Duration(n) * time.Second
-	}
-	return stopLongest // or without end
+	return stopTime(s.Config.StopTimeout)
 }
 
 // modeOf is how a container comes to rest.
@@ -94,12 +94,20 @@ func modeOf(app *backup.App, c backup.Container, mode backup.Mode) backup.Mode {
 	switch {
 	case app.Self:
 		return backup.Hot // whatever anybody says: this program would stop itself
+	case (how == "" || how == backup.Stop) && removesItself(c.Settings):
+		return backup.Pause // a stop would remove it, and its anonymous volumes
 	case how == "":
 		return backup.Stop
 	case how == backup.Pause && c.State == backup.Restarting:
 		return backup.Stop // what does not run cannot be paused
 	}
 	return how
+}
+
+// removesItself reports whether a container is removed when it ends (docker run --rm).
+func removesItself(settings json.RawMessage) bool {
+	var s struct{ HostConfig struct{ AutoRemove bool } }
+	return json.Unmarshal(settings, &s) == nil && s.HostConfig.AutoRemove
 }
 
 // consistencyOf says how a volume is read: as its users are at that time.
@@ -221,8 +229,13 @@ func (h *halter) one(ctx context.Context, c *halted, do func(context.Context, st
 		err = errors.New("somebody removed it")
 	}
 	if err == nil {
-		if t := engineTime(st.StartedAt); c.State == backup.Restarting && !t.IsZero() {
-			c.StartedAt, c.State = t, backup.Running // its time is certain now
+		// It may have been started again since it was looked at: what rests now is what we
+		// have brought to rest.
+		if t := engineTime(st.StartedAt); !t.IsZero() {
+			c.StartedAt = t
+			if c.State == backup.Restarting {
+				c.State = backup.Running // its time is certain now
+			}
 		}
 		h.last = time.Now()
 		one := backup.StoppedContainer{Name: c.Name, Mode: c.Mode, Took: time.Since(begun)}
@@ -279,11 +292,8 @@ func (p *Platform) stopOnce(ctx context.Context, id string) error {
 		return err
 	}
 	grace := stopGrace
-	if in.Config != nil && in.Config.StopTimeout != nil {
-		grace = min(time.Duration(*in.Config.StopTimeout)*time.Second, stopLongest)
-		if grace < 0 {
-			grace = stopLongest
-		}
+	if in.Config != nil {
+		grace = stopTime(in.Config.StopTimeout)
 	}
 	conn, err := p.api(ctx)
 	if err != nil {

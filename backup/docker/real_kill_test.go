@@ -31,6 +31,10 @@ type victim struct {
 	Before bool
 	// After is how much later it does so, and goes on until then.
 	After time.Duration
+	// Step counts only entries of that step. Default: all.
+	Step string
+	// Archive is a file that it restores instead.
+	Archive string
 }
 
 // fileJournal writes entries to a file, and kills its process at one of them.
@@ -50,7 +54,8 @@ func (j *fileJournal) Append(step string, data any) error {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
-	if j.n == j.v.At && j.v.Before {
+	counts := j.v.Step == "" || j.v.Step == step
+	if counts && j.n == j.v.At && j.v.Before {
 		die()
 	}
 	raw, err := json.Marshal(data)
@@ -69,10 +74,12 @@ func (j *fileJournal) Append(step string, data any) error {
 	if _, err := fmt.Fprintf(f, "%s\n", line); err != nil {
 		return err
 	}
-	if j.n == j.v.At && !j.v.Before {
+	if counts && j.n == j.v.At && !j.v.Before {
 		die()
 	}
-	j.n++
+	if counts {
+		j.n++
+	}
 	return nil
 }
 
@@ -89,6 +96,12 @@ func TestVictim(t *testing.T) {
 	p, err := New(v.Options)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if v.Archive != "" {
+		if err := v.restore(t, p); err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
 	app, err := p.Capture(t.Context(), v.App, backup.CaptureOptions{})
 	if err != nil {

@@ -34,6 +34,7 @@ func TestRealRecoverBetween(t *testing.T) {
 		s.must(err)
 		_, err = r.run(ctx)
 		cancel(nil)
+		r.c.leaveGuard(t.Context())
 		if cut == "" {
 			s.must(err)
 			break
@@ -72,6 +73,7 @@ func TestRealRecoverUndo(t *testing.T) {
 		z := &undoing{d: d, c: &changeover{p: s.p, op: j.op, j: j, opts: s.applyOptions(), why: "undo"}}
 		z.c.create = z.create
 		err = z.run(t.Context()) // nothing is taken back
+		z.c.leaveGuard(t.Context())
 		s.must(s.p.Recover(t.Context(), backup.Operation{ID: j.op, Kind: "undo", App: s.tag}, j.list(), nil))
 		if err == nil {
 			break

@@ -374,6 +374,9 @@ func TestRealReplaceAndUndo(t *testing.T) {
 			t.Errorf("%s is left", n)
 		}
 	}
+	if kept := strings.Join(undo.Kept, "\n"); !strings.Contains(kept, "the volume "+s.volume+".pre-restore-"+j.op) || !strings.Contains(kept, "the image dentropy-undo:"+j.op) {
+		t.Errorf("what is kept: %s\nwant the old volume, and what the old container had written", kept)
+	}
 
 	s.must(s.p.Undo(t.Context(), undo, s.applyOptions(), s.journal()))
 	db = s.byName(s.tag + "db")
@@ -478,6 +481,7 @@ func TestRealRecoverRestore(t *testing.T) {
 		s.must(err)
 		_, err = r.run(ctx) // nothing is taken back
 		cancel(nil)
+		r.c.leaveGuard(t.Context())
 		if err == nil { // it took no more entries; what is finished is not taken back
 			s.must(s.p.Recover(t.Context(), backup.Operation{ID: j.op, Kind: "restore", App: s.tag}, j.list(), nil))
 			break

@@ -3,19 +3,17 @@ package docker
 import (
 	"encoding/json"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/mount"
 
 	"github.com/dentropy/dentropycloud/backup"
 )
 
 // The kinds of risks. Those of the second group are shown only, and always allowed: they
 // do not reach further than any container does. A kind of the first group needs
-// acceptance unless its text says why it does not: plain paths below the project's
+// acceptance unless its text says why it does not: the app's own paths in the project's
 // folder, capabilities that do no harm, and what the answers themselves have named.
 const (
 	riskPrivileged = "privileged"
@@ -31,6 +29,7 @@ const (
 	riskVolume     = "volume-driver"
 	riskRuntime    = "runtime"
 	riskCgroup     = "cgroup"
+	riskSetID      = "setuid"
 
 	riskPort   = "host-port"
 	riskSysctl = "sysctl"
@@ -55,29 +54,33 @@ var engineSockets = []string{
 	"/run/podman", "/var/run/podman", "/run/crio", "/var/run/crio", "/run/systemd", "/var/run/systemd", "/run/dbus", "/var/run/dbus",
 }
 
-// risks collects the settings that reach beyond the app. They are read from the settings
-// as the engine will read them, not from what the archive says about itself.
+// risks collects what reaches beyond the app. It is read from the requests as the engine
+// will get them, not from what the archive says about itself.
 func (pl *planner) risks() error {
 	for i := range pl.d.Containers {
 		cp := &pl.d.Containers[i]
-		s := pl.settings[cp.Was]
-		cfg, host, err := s.typed()
+		c := pl.container(cp.Was)
+		req, err := pl.request(c, cp)
 		if err != nil {
 			return err
 		}
 		r := &reviewer{pl: pl, name: cp.Name}
-		r.isolation(host)
-		r.privileges(host)
-		r.devices(host)
-		r.mounts(pl.container(cp.Was), host)
-		r.shown(cfg, host)
-		for _, k := range s.unknown() {
+		r.isolation(&req.HostConfig)
+		r.networks(req)
+		r.privileges(&req.HostConfig)
+		r.devices(&req.HostConfig)
+		if err := r.mounts(c, &req.HostConfig); err != nil {
+			return err
+		}
+		r.shown(&req.Config, &req.HostConfig)
+		for _, k := range pl.settings[cp.Was].unknown() {
 			pl.warn("%s has the setting %s, which this program does not know: it cannot say what it does", cp.Name, k)
 		}
 	}
 	r := &reviewer{pl: pl}
 	r.projectDir()
 	r.volumes()
+	r.special()
 	return nil
 }
 
@@ -110,11 +113,9 @@ func (r *reviewer) note(risk backup.Risk) {
 func (r *reviewer) isolation(h *container.HostConfig) {
 	foreign := func(mode string) (string, bool) {
 		ref, ok := strings.CutPrefix(mode, "container:")
-		return ref, ok && r.pl.container(ref) == nil
+		return ref, ok && !r.pl.isNew(ref)
 	}
 	if h.NetworkMode == "host" {
-		r.add(riskNetwork, "it is on the host's own network, and reaches all that listens on the host alone")
-	} else if np := r.pl.d.network(string(h.NetworkMode)); np != nil && np.Name == "host" {
 		r.add(riskNetwork, "it is on the host's own network, and reaches all that listens on the host alone")
 	}
 	if ref, ok := foreign(string(h.NetworkMode)); ok {
@@ -137,7 +138,7 @@ func (r *reviewer) isolation(h *container.HostConfig) {
 	}
 	for _, v := range h.VolumesFrom {
 		ref, _, _ := strings.Cut(v, ":")
-		if r.pl.container(ref) == nil {
+		if !r.pl.isNew(ref) {
 			r.add(riskPath, "it uses all volumes of the container %q, which is not in the archive", ref)
 		}
 	}
@@ -212,159 +213,6 @@ func (r *reviewer) devices(h *container.HostConfig) {
 	}
 	for _, q := range h.DeviceRequests {
 		r.add(riskDevice, "it wants devices of %q: %s", q.Driver, strings.Join(append(slices.Clone(q.DeviceIDs), slices.Concat(q.Capabilities...)...), ", "))
-	}
-}
-
-// mounts looks at what it sees of the host.
-func (r *reviewer) mounts(c *backup.Container, h *container.HostConfig) {
-	seen := map[string]bool{}
-	known := map[string]*volumePlan{} // by target
-	for _, m := range c.Mounts {
-		known[path.Clean(m.Target)] = r.pl.d.volume(m.Volume)
-	}
-	look := func(source, target string) {
-		if v := known[path.Clean(target)]; v != nil {
-			if v.Kind == backup.Named || v.Kind == backup.Tmpfs {
-				return // it becomes a volume
-			}
-			source = v.Name
-		}
-		if !strings.HasPrefix(source, "/") || seen[source] {
-			return
-		}
-		seen[source] = true
-		r.path(path.Clean(source), target)
-	}
-	for _, b := range h.Binds {
-		source, rest, _ := strings.Cut(b, ":")
-		target, _, _ := strings.Cut(rest, ":")
-		look(source, target)
-	}
-	for _, m := range h.Mounts {
-		if m.Type == mount.TypeBind || m.Type == mount.TypeNamedPipe {
-			look(m.Source, m.Target)
-		}
-		if m.VolumeOptions != nil && m.VolumeOptions.DriverConfig != nil && known[path.Clean(m.Target)] == nil {
-			r.driver(m.Source, m.VolumeOptions.DriverConfig.Name, m.VolumeOptions.DriverConfig.Options)
-		}
-	}
-	for _, m := range c.Mounts {
-		if v := known[path.Clean(m.Target)]; v != nil && (v.Kind == backup.Bind || v.Kind == backup.BindFile) {
-			look(v.Name, m.Target)
-		}
-	}
-}
-
-// path looks at a path of the host that a container sees.
-func (r *reviewer) path(p, target string) {
-	for _, s := range engineSockets {
-		if within(s, p) || p != "/" && within(p, s) {
-			r.add(riskSocket, "it sees %s at %s: who rules the engine rules the host", p, target)
-			return
-		}
-	}
-	if base := path.Base(p); base == "docker.sock" || base == "containerd.sock" || base == "podman.sock" {
-		r.add(riskSocket, "it sees %s at %s: who rules the engine rules the host", p, target)
-		return
-	}
-	switch why, system := isSystem(p, r.pl.f.root); {
-	case system:
-		r.add(riskPath, "it sees %s of the host at %s (%s)", p, target, why)
-	case r.pl.inProject(p), r.pl.answeredPath(p):
-		r.show(riskPath, "it sees %s of the host at %s", p, target)
-	default:
-		r.add(riskPath, "it sees %s of the host at %s", p, target)
-	}
-}
-
-// inProject reports whether a path is below the project's folder, and that folder one
-// that an archive may choose.
-func (pl *planner) inProject(p string) bool {
-	return pl.d.Dir != "" && within(pl.d.Dir, p) && (pl.ans.ProjectDir == pl.d.Dir || plainFolder(pl.d.Dir)) && !hidden(strings.TrimPrefix(p, pl.d.Dir))
-}
-
-// answeredPath reports whether the user named the path.
-func (pl *planner) answeredPath(p string) bool {
-	for _, a := range pl.ans.Volumes {
-		if a.Path != "" && path.Clean(a.Path) == p {
-			return true
-		}
-	}
-	return false
-}
-
-// roots are folders below which people keep the folders of their projects.
-var roots = []string{"/srv", "/opt", "/home", "/root", "/mnt", "/media", "/data", "/storage", "/docker", "/containers", "/stacks", "/apps", "/volume1", "/volume2", "/pool", "/tank"}
-
-// plainFolder reports whether a project's folder is one of those that harm nothing: it
-// lies in a folder for such things, and is no home and nothing hidden in one, where a
-// file may be a program that starts by itself.
-func plainFolder(dir string) bool {
-	for _, root := range roots {
-		rest, ok := strings.CutPrefix(dir, root+"/")
-		if !ok {
-			continue
-		}
-		depth := strings.Count(rest, "/") + 1
-		return (root != "/home" || depth > 1) && !hidden(rest)
-	}
-	return false
-}
-
-func hidden(p string) bool {
-	return slices.ContainsFunc(strings.Split(p, "/"), func(s string) bool { return strings.HasPrefix(s, ".") })
-}
-
-// projectDir looks at where the archive wants to write on the host.
-func (r *reviewer) projectDir() {
-	pl := r.pl
-	for _, v := range pl.d.Volumes {
-		if !v.Fill || v.Kind != backup.ProjectTree && v.Kind != backup.Bind && v.Kind != backup.BindFile {
-			continue
-		}
-		why, system := isSystem(v.Name, pl.f.root)
-		switch {
-		case system:
-			r.add(riskPath, "files of the archive are written into %s of the host (%s)", v.Name, why)
-		case v.Kind == backup.ProjectTree && (pl.ans.ProjectDir != "" || plainFolder(v.Name)), v.Kind != backup.ProjectTree && (pl.inProject(v.Name) || pl.answeredPath(v.Name)):
-			r.show(riskPath, "files of the archive are written into %s of the host", v.Name)
-		default:
-			r.add(riskPath, "files of the archive are written into %s of the host", v.Name)
-		}
-	}
-}
-
-// volumes looks at named volumes that are something else behind.
-func (r *reviewer) volumes() {
-	for i := range r.pl.d.Volumes {
-		v := &r.pl.d.Volumes[i]
-		was := &r.pl.app.Volumes[i]
-		if v.Kind != backup.Named || v.Asked || !v.Make {
-			continue
-		}
-		r.driver(v.Name, v.Driver, was.Options)
-	}
-}
-
-func (r *reviewer) driver(name, driver string, options map[string]string) {
-	if driver != "" && driver != "local" {
-		r.show(riskVolume, "the volume %s is made by the driver %q", name, driver)
-		return
-	}
-	if len(options) == 0 {
-		return
-	}
-	device, kind := options["device"], strings.ToLower(options["type"])
-	bind := slices.ContainsFunc(strings.Split(options["o"], ","), isBindOption)
-	switch {
-	case strings.HasPrefix(kind, "nfs"), kind == "cifs", kind == "smb3":
-		r.show(riskVolume, "the volume %s is on another machine: %s", name, device)
-	case kind == "tmpfs" && !bind:
-	case device == "" && !bind: // a quota, or the like
-	case bind && r.pl.inProject(path.Clean(device)):
-		r.show(riskPath, "the volume %s is %s of the host", name, device)
-	default:
-		r.add(riskPath, "the volume %s is %s of the host", name, device)
 	}
 }
 

@@ -40,7 +40,9 @@ type halted struct {
 	// StartedAt is when it was started before it came to rest. Another time means that
 	// somebody has started it since.
 	StartedAt time.Time `json:"started_at,omitzero"`
-	NoRestart bool      `json:"no_restart,omitempty"`
+	// Ours says that it came to rest by our hand, whenever it was started before.
+	Ours      bool `json:"ours,omitempty"`
+	NoRestart bool `json:"no_restart,omitempty"`
 	// Unhealthy says that it was not healthy before: its health is not waited for.
 	Unhealthy bool `json:"unhealthy,omitempty"`
 	// Grace is how long it may take to end.
@@ -124,7 +126,7 @@ func (s *starter) one(ctx context.Context, h halted) {
 		return
 	}
 	if h.State != backup.Restarting && !h.Unhealthy { // else it would not settle before either
-		if text := s.p.settle(ctx, h.ID, h.Name, s.health); text != "" {
+		if text := s.p.settle(ctx, h.ID, h.Name, s.health, false); text != "" {
 			s.warn("%s", text)
 		}
 	}
@@ -168,7 +170,7 @@ func (s *starter) wake(ctx context.Context, h halted) bool {
 		if s.report != nil {
 			s.report(backup.Progress{Phase: "start", Text: h.Name})
 		}
-		err = s.p.wake(ctx, h, st)
+		err = s.p.wake(ctx, h, st, s.warn)
 	}
 	if err != nil {
 		s.mu.Lock()
@@ -198,7 +200,7 @@ const slack = 5 * time.Second
 
 // untouched reports whether a container runs as it did before anybody brought it to rest.
 func (h halted) untouched(st *container.State) bool {
-	return st.Running && !st.Paused && (h.StartedAt.IsZero() || engineTime(st.StartedAt).Equal(h.StartedAt))
+	return st.Running && !st.Paused && !h.Ours && (h.StartedAt.IsZero() || engineTime(st.StartedAt).Equal(h.StartedAt))
 }
 
 // mine reports whether a container is as we left it, so that it is for us to bring it
@@ -214,7 +216,7 @@ func (h halted) mine(st *container.State) bool {
 	}
 	started := engineTime(st.StartedAt)
 	// A container that kept ending and being started again changes the time by itself.
-	return h.State == backup.Restarting || h.StartedAt.IsZero() || started.Equal(h.StartedAt)
+	return h.Ours || h.State == backup.Restarting || h.StartedAt.IsZero() || started.Equal(h.StartedAt)
 }
 
 // state asks for a container's state; nil means that there is no such container.
@@ -237,8 +239,8 @@ func (p *Platform) state(ctx context.Context, id string) (*container.State, erro
 	return st, err
 }
 
-// wake starts or unpauses a container.
-func (p *Platform) wake(ctx context.Context, h halted, st *container.State) error {
+// wake starts or unpauses a container. warn takes what had to be done for that.
+func (p *Platform) wake(ctx context.Context, h halted, st *container.State, warn func(format string, args ...any)) error {
 	if st.Paused {
 		return p.insist(ctx, "unpause", func(ctx context.Context, c *dockerengine.Conn) error {
 			err := c.ContainerUnpause(ctx, h.ID)
@@ -250,23 +252,35 @@ func (p *Platform) wake(ctx context.Context, h halted, st *container.State) erro
 			return err
 		})
 	}
-	return p.startContainer(ctx, h.ID)
+	return p.startContainer(ctx, h.ID, h.Name, warn)
 }
 
-// startContainer starts a container, and tries a few times where the engine refuses.
-func (p *Platform) startContainer(ctx context.Context, id string) error {
+// startContainer starts a container, and tries a few times where the engine refuses. warn
+// takes what had to be done about it.
+func (p *Platform) startContainer(ctx context.Context, id, name string, warn func(format string, args ...any)) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var lost error // why nothing could be done about one that the engine has lost track of
 	for attempt := 1; ; attempt++ {
 		err := p.insist(ctx, "start container", func(ctx context.Context, c *dockerengine.Conn) error {
 			// One that runs already is no error.
 			return c.ContainerStart(ctx, id, container.StartOptions{})
 		})
-		if err == nil || attempt == startAttempts || errdefs.IsNotFound(err) || ctx.Err() != nil {
+		switch {
+		case err == nil, errdefs.IsNotFound(err), ctx.Err() != nil:
+			return err
+		case attempt == startAttempts && isLost(err, id):
+			return lostProblem(name, err, lost)
+		case attempt == startAttempts:
 			return err
 		}
 		if st, e := p.state(ctx, id); e == nil && st != nil && st.Running {
 			return nil // the answer was lost
+		}
+		if attempt >= lostAfter && isLost(err, id) {
+			if lost = p.endLost(ctx, id); lost == nil {
+				warn("the engine had lost track of %s, as it does when its daemon is killed in a start: what ran of it was ended, and it is started again", name)
+			}
 		}
 		select {
 		case <-tick.C:
@@ -311,8 +325,9 @@ func (p *Platform) await(ctx context.Context, d backup.Dependency, limit time.Du
 }
 
 // settle waits until a container that was started is healthy, where it has a check. It
-// returns what is wrong with it, "" where nothing is.
-func (p *Platform) settle(ctx context.Context, id, name string, limit time.Duration) string {
+// returns what is wrong with it, "" where nothing is. giveUp says that one that says that
+// it is unhealthy is not waited for any longer: it has had its start period and retries.
+func (p *Platform) settle(ctx context.Context, id, name string, limit time.Duration, giveUp bool) string {
 	wrong := ""
 	begun := time.Now()
 	ok := p.watch(ctx, id, limit, func(st *container.State) bool {
@@ -333,7 +348,7 @@ func (p *Platform) settle(ctx context.Context, id, name string, limit time.Durat
 		if st.Health.Status == container.Healthy {
 			wrong = ""
 		}
-		return wrong == ""
+		return wrong == "" || giveUp && st.Health.Status == container.Unhealthy
 	})
 	if !ok && wrong == "" {
 		wrong = "it is not known how " + name + " is"

@@ -30,8 +30,9 @@ func (p *Platform) Undo(ctx context.Context, u *backup.Undo, opts backup.ApplyOp
 		opts.Resting = func(*backup.Resting) {}
 	}
 	opts.HealthTimeout = cmp.Or(opts.HealthTimeout, healthTimeout)
-	z := &undoing{d: d, c: &changeover{p: p, op: j.Op(), j: j, opts: opts, why: "undo"}}
+	z := &undoing{d: d, c: &changeover{p: p, op: j.Op(), j: j, opts: opts, why: whyUndo}}
 	z.c.create = z.create
+	defer z.c.leaveGuard(ctx) // as in apply
 	if err = z.run(ctx); err == nil {
 		return nil
 	}
@@ -110,12 +111,15 @@ func (d *undoDetail) leftovers() (aside, left []string) {
 	}
 	for i := range d.Paths {
 		m := &d.Paths[i]
+		if m.Stay {
+			continue // it has nothing of the restore's
+		}
 		if m.Keep != "" {
 			aside = append(aside, path.Join(m.Base, m.Keep))
 		}
 		added := slices.ContainsFunc(m.Steps, func(s mergeStep) bool { return !s.There && s.Path != overrideFile })
 		inAnother := slices.ContainsFunc(d.Paths, func(o pathMove) bool {
-			return o.Path != m.Path && o.Keep == "" && !o.Merge && within(o.Path, m.Path)
+			return o.Path != m.Path && within(o.Path, m.Path) && (o.Keep == "" && !o.Merge || m.Inside)
 		})
 		switch {
 		case m.Merge && added:
@@ -192,6 +196,15 @@ func (z *undoing) prepare(ctx context.Context) error {
 	for _, s := range z.d.Swaps {
 		c.rec.Swaps = append(c.rec.Swaps, swapped{Final: s.Final, Keep: s.Keep})
 	}
+	for i := range z.d.Paths {
+		m := &z.d.Paths[i]
+		if m.Keep == "" || !m.whole() {
+			continue
+		}
+		if err := errors.Join(c.p.freeOfMounts(ctx, c.op, m.Path), c.p.freeOfMounts(ctx, c.op, path.Join(m.Base, m.Keep))); err != nil {
+			return err
+		}
+	}
 	c.rec.Drop = z.d.Networks
 	return c.begin()
 }
@@ -235,7 +248,7 @@ func (z *undoing) needs(ctx context.Context, o *undoContainer) error {
 		return err
 	}
 	switch {
-	case id == "" && o.Image != o.Container.ImageID, id != o.Container.ImageID && !strings.HasPrefix(o.Image, "dentropy-undo:"):
+	case id == "" && o.Image != o.Container.ImageID, id != o.Container.ImageID && !strings.HasPrefix(o.Image, undoRepo+":"):
 		o.Image = o.Container.ImageID // its tag is gone, or another image's
 		if id, err = z.c.p.imageID(ctx, o.Image); err != nil {
 			return err
@@ -288,7 +301,7 @@ func (z *undoing) movePaths(ctx context.Context) error {
 		}
 		var stats []hostStat
 		for part := range slices.Chunk(do, mostSteps) {
-			result, err := c.p.host(ctx, c.op, m.Base, false, part...)
+			result, err := c.host(ctx, m.Base, false, part...)
 			if err != nil {
 				return fmt.Errorf("look at %s: %w", m.Path, err)
 			}
@@ -308,10 +321,35 @@ func (z *undoing) movePaths(ctx context.Context) error {
 		return nil
 	}
 	slices.Reverse(c.rec.Paths) // the deepest first
+	if err := z.stays(ctx); err != nil {
+		return err
+	}
 	if err := c.append(stepPath, c.rec.Paths); err != nil {
 		return err
 	}
 	return c.placePaths(ctx)
+}
+
+// stays brings what has stayed in a folder back into it, once that is exchanged.
+func (z *undoing) stays(ctx context.Context) error {
+	c := z.c
+	for _, m := range z.d.Paths { // folders before those that are in them
+		if !m.Stay {
+			continue
+		}
+		i := slices.IndexFunc(c.rec.Paths, func(o pathMove) bool { return !o.Stay && o.Base == m.Base && o.Rel == m.Outer })
+		if i < 0 {
+			continue // its folder stays as it is
+		}
+		result, err := c.host(ctx, m.Base, false, hostStep{Op: "stat", A: m.Rel})
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", m.Path, err)
+		}
+		if len(result.Stats) == 1 && result.Stats[0].Inode != 0 { // else somebody has removed it
+			c.rec.Paths = append(c.rec.Paths, c.rec.Paths[i].stay(m.Rel, m.Path, result.Stats[0].Inode))
+		}
+	}
+	return nil
 }
 
 // Forget implements backup.Platform.
@@ -346,7 +384,13 @@ func (p *Platform) Forget(ctx context.Context, u *backup.Undo) error {
 		if m.Keep == "" {
 			continue
 		}
-		_, err := p.host(ctx, d.Op, m.Base, true, hostStep{Op: "remove", A: m.Keep})
+		var err error
+		if !m.File {
+			err = p.freeOfMounts(ctx, d.Op, path.Join(m.Base, m.Keep))
+		}
+		if err == nil {
+			_, err = p.host(ctx, d.Op, m.Base, true, hostStep{Op: "remove", A: m.Keep})
+		}
 		if noSuchPath(err) {
 			err = nil
 		}

@@ -44,15 +44,18 @@ type undoContainer struct {
 	Image     string                  `json:"image"`
 }
 
+// undoRepo are the images of what old containers had written; they live as long as an undo.
+const undoRepo = "dentropy-undo"
+
 // undo makes the record of a restore. The old containers are still there, set aside.
 func (c *changeover) undo(ctx context.Context, r *restore) (*backup.Undo, error) {
 	d := undoDetail{Op: c.op, App: c.rec.App, New: c.rec.New, Swaps: c.rec.Swaps, Paths: c.rec.Paths, Volumes: c.rec.Volumes, Networks: c.rec.Networks}
 	for i, o := range c.rec.Old {
-		u, anonymous, err := c.remember(ctx, o, fmt.Sprintf("dentropy-undo:%s-%d", c.op, i))
+		u, anonymous, err := c.remember(ctx, o, fmt.Sprintf("%s:%s-%d", undoRepo, c.op, i))
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(u.Image, "dentropy-undo:") {
+		if strings.HasPrefix(u.Image, undoRepo+":") {
 			d.Layers = append(d.Layers, u.Image)
 		}
 		d.Old = append(d.Old, *u)
@@ -64,7 +67,7 @@ func (c *changeover) undo(ctx context.Context, r *restore) (*backup.Undo, error)
 	}
 	return &backup.Undo{
 		ID: c.op, Platform: c.p.Name(), App: c.rec.App, Archive: r.m.ID, Time: time.Now().UTC(),
-		Summary: d.summary(), Detail: raw,
+		Summary: d.summary(), Kept: d.kept(), Detail: raw,
 	}, nil
 }
 
@@ -79,6 +82,27 @@ func (d *undoDetail) summary() string {
 		text += ", with the data from before; the restored data is kept"
 	}
 	return text
+}
+
+// kept are what is still there of what was before. The old containers are not: the record
+// has their settings.
+func (d *undoDetail) kept() []string {
+	var out []string
+	for _, s := range d.Swaps {
+		out = append(out, "the volume "+s.Keep+" (was "+s.Final+")")
+	}
+	for i := range d.Paths {
+		if m := &d.Paths[i]; m.Keep != "" {
+			out = append(out, path.Join(m.Base, m.Keep)+" (was "+m.Path+")")
+		}
+	}
+	for _, v := range d.Anonymous {
+		out = append(out, "the volume "+v)
+	}
+	for _, l := range d.Layers {
+		out = append(out, "the image "+l+", with what a container had written")
+	}
+	return out
 }
 
 // remember reads all that is needed to make an old container again.
@@ -176,17 +200,8 @@ const commitTimeout = 10 * time.Minute
 
 // commitLayer makes an image of a container.
 func (p *Platform) commitLayer(ctx context.Context, id, tag string) error {
-	conn, err := p.api(ctx)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	_, err = conn.ContainerCommit(ctx, id, container.CommitOptions{
-		Reference: tag, Comment: "what a container had written before a restore",
-	})
-	if err != nil {
-		return p.failed("keep what the container has written", err)
-	}
-	return nil
+	_, err := p.commit(ctx, id, tag)
+	return err
 }

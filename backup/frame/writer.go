@@ -38,6 +38,10 @@ type Options struct {
 	Create func(n int) (io.WriteCloser, error)
 }
 
+// Aborter is a sink that is told so, instead of being closed, where not all comes that
+// should have.
+type Aborter interface{ Abort() }
+
 // errAborted ends a writer that is of no more use.
 var errAborted = errors.New("writing was aborted")
 
@@ -292,12 +296,15 @@ func (w *Writer) sink() {
 	defer close(w.hash)
 	var out io.WriteCloser
 	closeSink := func() {
-		if out != nil {
-			if err := out.Close(); err != nil {
-				w.fail(fmt.Errorf("close segment: %w", err))
-			}
-			out = nil
+		if out == nil {
+			return
 		}
+		if a, ok := out.(Aborter); ok && w.failed() {
+			a.Abort()
+		} else if err := out.Close(); err != nil {
+			w.fail(fmt.Errorf("close segment: %w", err))
+		}
+		out = nil
 	}
 	defer closeSink()
 	frames := 0

@@ -47,10 +47,19 @@ func (s *Store) String() string { return s.dir }
 // Dir is the folder.
 func (s *Store) Dir() string { return s.dir }
 
+// Disk is the file system that the folder is on, or will be; see backup.DiskOf.
+func (s *Store) Disk() string {
+	for dir := s.dir; ; dir = filepath.Dir(dir) {
+		if disk := backup.DiskOf(dir); disk != "" || dir == filepath.Dir(dir) {
+			return disk
+		}
+	}
+}
+
 // root opens the folder; make makes it first.
 func (s *Store) root(mk bool) (*os.Root, error) {
 	if mk {
-		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		if err := backup.MakeFolder(s.dir); err != nil {
 			return nil, explain(fmt.Errorf("make the folder of archives: %w", err))
 		}
 	}
@@ -96,7 +105,7 @@ func (s *Store) Check(ctx context.Context, need int64) error {
 
 // checkSpace holds the free space against what is needed.
 func (s *Store) checkSpace(need int64) error {
-	free, ok := freeSpace(s.dir)
+	free, ok := backup.FreeSpace(s.dir)
 	if !ok || need <= 0 && free >= Reserve || free-Reserve >= need {
 		return nil
 	}

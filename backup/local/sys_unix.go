@@ -53,7 +53,8 @@ func flock(f *os.File, how int) error {
 
 // removeIfDead removes an unfinished archive if no process has it locked.
 func removeIfDead(root *os.Root, name string) {
-	f, err := openFile(root, name)
+	// NFS locks only what is open for writing.
+	f, err := root.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return
 	}

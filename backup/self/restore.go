@@ -185,7 +185,7 @@ func fill(ctx context.Context, in *backup.Reader, root string, opts backup.Apply
 	if err := skipTo(in); err != nil {
 		return err
 	}
-	raw := frame.NewReader(&member{in: in}, 0)
+	raw := frame.NewReader(in.VolumeStream(ctx, volumeID), 0)
 	defer func() { _ = raw.Close() }()
 	_, err := volume.Write(ctx, root, raw, volume.WriteOptions{
 		MaxEntries: tree.Entries, MaxBytes: tree.Bytes, MaxStored: tree.Stored, NoDevices: true,
@@ -231,30 +231,6 @@ func skipTo(in *backup.Reader) error {
 			return nil
 		}
 	}
-}
-
-// member reads the segments of the state, one after the other.
-type member struct {
-	in    *backup.Reader
-	ended bool
-}
-
-func (r *member) Read(b []byte) (int, error) {
-	for !r.ended {
-		n, err := r.in.Read(b)
-		if !errors.Is(err, io.EOF) || n > 0 {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
-			return n, err
-		}
-		m, err := r.in.Next()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		r.ended = err != nil || m.Kind != backup.MemberSegment || m.Volume != volumeID
-	}
-	return 0, io.EOF
 }
 
 // detail reads an undo record, and trusts nothing in it that leads out of the data

@@ -128,8 +128,8 @@ func (p *Platform) exclude() (map[string]string, error) {
 	return out, nil
 }
 
-// Estimate measures the data folder.
-func (p *Platform) Estimate(ctx context.Context, app *backup.App, _ backup.FreezeOptions) (*backup.Estimate, error) {
+// Estimate measures the data folder, and checks that what is read of it can wait.
+func (p *Platform) Estimate(ctx context.Context, app *backup.App, opts backup.FreezeOptions) (*backup.Estimate, error) {
 	est := &backup.Estimate{Volumes: map[string]backup.VolumeSize{}, Basis: "nothing stops"}
 	for _, v := range app.Volumes {
 		var size backup.VolumeSize
@@ -163,7 +163,32 @@ func (p *Platform) Estimate(ctx context.Context, app *backup.App, _ backup.Freez
 		est.Bytes += size.Bytes
 		est.Files += size.Files
 	}
-	return est, nil
+	return est, room(est, opts.TempDir)
+}
+
+// room checks the space of the transit folder.
+func room(est *backup.Estimate, dir string) error {
+	const (
+		perFile = 1 << 10 // headers of small files are longer than what is in them
+		spare   = 64 << 20
+	)
+	if dir == "" {
+		return nil
+	}
+	data := est.Bytes + est.Files*perFile
+	est.Beside = map[string]int64{backup.DiskOf(dir): data}
+	free, ok := backup.FreeSpace(dir)
+	if !ok {
+		return nil
+	}
+	est.TransitFree = free
+	if free >= data+spare {
+		return nil
+	}
+	return &backup.Problem{
+		Message: fmt.Sprintf("%s has %s left, and this backup may need %s there until its archive is complete", dir, backup.FormatBytes(free), backup.FormatBytes(data+spare)),
+		Hint:    "make room there", Object: dir,
+	}
 }
 
 // Freeze reads the data folder while the program runs on.

@@ -264,7 +264,7 @@ func TestSelfRefusesWhileRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.m.Backup(t.Context(), nil, backup.BackupRequest{App: self.AppName, Encryption: "secrets"}); err != nil {
+	if _, err := h.m.Backup(t.Context(), nil, backup.BackupRequest{App: self.AppName}); err != nil {
 		t.Errorf("a backup while it runs: %v", err)
 	}
 	h.write("instance.uuid", "new")
@@ -358,5 +358,18 @@ func TestSelfTrustsNoRecord(t *testing.T) {
 		if err := p.Undo(context.Background(), u, backup.ApplyOptions{}, &journal{}); err == nil {
 			t.Errorf("Undo with %s succeeds", detail)
 		}
+	}
+}
+
+func TestKeyStaysEncrypted(t *testing.T) {
+	h := newHome(t)
+	for _, how := range []string{backup.EncryptSecrets, backup.EncryptNone} {
+		_, err := h.m.Backup(t.Context(), nil, backup.BackupRequest{App: self.AppName, Encryption: how})
+		if err == nil || !strings.Contains(err.Error(), "private key") {
+			t.Errorf("Backup with encryption %s = %v, want a refusal", how, err)
+		}
+	}
+	if list, err := h.store.List(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("archives = %v, %v, want none", list, err)
 	}
 }

@@ -59,6 +59,7 @@ func (r *reader) jobs(ctx context.Context) {
 		}
 		j.items = nil
 		close(j.out)
+		r.underWay.Done()
 	}
 }
 
@@ -187,6 +188,7 @@ func (r *reader) end(h *tarx.Header, digest []byte) {
 		c.bytes += h.Size
 	}
 	c.lines.add(h, digest, !r.bare)
+	noteSpecial(&c.special, h)
 }
 
 // special reads the entry of what is neither a file nor a folder.

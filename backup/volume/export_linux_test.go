@@ -11,6 +11,15 @@ func MainIn(ctx context.Context, transit string, args []string, stdout, stderr i
 	return h.main(ctx, args, stderr)
 }
 
+// MainBeside is Main with other processes.
+func MainBeside(ctx context.Context, proc string, args []string, stdout, stderr io.Writer) int {
+	h := &helper{stdout: stdout, proc: proc}
+	return h.main(ctx, args, stderr)
+}
+
+// StopSignal reads a signal.
+var StopSignal = stopSignal
+
 // WithoutOpenat2 makes Write do without openat2.
 func WithoutOpenat2(opts WriteOptions, off bool) WriteOptions {
 	opts.noOpenat2 = off

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -244,6 +245,14 @@ func (h *helper) empty(_ context.Context, args PathArgs) error {
 	return h.say(EmptyResult{true, empty})
 }
 
+// serverName is the host of a header "Host", without its port.
+func serverName(header string) string {
+	if host, _, err := net.SplitHostPort(header); err == nil {
+		return host
+	}
+	return strings.Trim(header, "[]")
+}
+
 // GetArgs are the arguments of the task get.
 type GetArgs struct {
 	URL        string `json:"url"`
@@ -275,7 +284,7 @@ func (h *helper) get(ctx context.Context, args GetArgs) error {
 		return usageError{err}
 	}
 	req.Host = args.HostHeader
-	name, _, _ := strings.Cut(args.HostHeader, ":")
+	name := serverName(args.HostHeader)
 	client := &http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives: true,

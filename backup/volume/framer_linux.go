@@ -20,6 +20,8 @@ type chunk struct {
 	lines  lineSet
 	// entries, files and bytes are of the complete entries; data is how much was read.
 	entries, files, bytes, data int64
+	// special are those among them that a restore warns of.
+	special backup.Special
 	// link is set where the chunk begins with a file that has several names, and holds
 	// nothing else; last says that the file ends with this chunk.
 	link *linked
@@ -39,6 +41,7 @@ func (c *chunk) reset() {
 	c.buf, c.starts = c.buf[:0], c.starts[:0]
 	c.lines.reset()
 	c.entries, c.files, c.bytes, c.data = 0, 0, 0, 0
+	c.special = backup.Special{}
 	c.link, c.last = nil, false
 }
 
@@ -66,7 +69,9 @@ type firstName struct {
 }
 
 func newFramer(r *reading, out io.Writer, index *indexWriter) *framer {
-	return &framer{reading: r, out: out, index: index, first: map[fileKey]*firstName{}, reported: time.Now()}
+	f := &framer{reading: r, out: out, index: index, first: map[fileKey]*firstName{}, reported: time.Now()}
+	f.tree.Special = new(backup.Special)
+	return f
 }
 
 // frames takes all jobs and ends the tar. An error cancels those that are under way.
@@ -130,7 +135,10 @@ func (f *framer) linked(c *chunk) error {
 	first := f.first[l.key]
 	if first == nil {
 		if l.follows {
-			return fmt.Errorf("read %q: the entry that carries its content is missing", entryPath(l.header.Name))
+			// All names that it had when it was first seen have been.
+			f.notes.add(entryPath(l.header.Name), "changed", "it was given this name while the tree was read")
+			f.skipping = true
+			return nil
 		}
 		f.first[l.key] = &firstName{name: l.header.Name, left: l.nlink - 1}
 		return nil
@@ -169,6 +177,7 @@ func (f *framer) complete(c *chunk) error {
 	f.tree.Files += c.files
 	f.tree.Bytes += c.bytes
 	f.tree.Stored += c.data
+	addSpecial(f.tree.Special, &c.special)
 	if f.index != nil {
 		from := 0
 		for i, end := range c.lines.ends {

@@ -3,10 +3,12 @@ package volume
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,7 +28,8 @@ type HostStep struct {
 	// Op is "stat" (A), "mkdir" (A, and what is missing above it), "touch" (A, empty, if it
 	// is missing), "rename" (A to B, which must not be there), "exchange" (A and B),
 	// "remove" (A, with all in it), "rmdir" (A, if it is empty), "merge" (says which entries of the folder A the folder B
-	// lacks, and which it has; changes nothing), "put" (Text into the file A).
+	// lacks, and which it has; changes nothing), "put" (Text into the file A), "mounts" (what
+	// is mounted below the root).
 	Op   string `json:"op"`
 	A    string `json:"a"`
 	B    string `json:"b,omitempty"`
@@ -40,6 +43,7 @@ type HostStat struct {
 	Empty  bool   `json:"empty,omitempty"` // a folder with nothing in it
 	Link   bool   `json:"link,omitempty"`  // a symbolic link, or something below one
 	Inode  uint64 `json:"inode,omitempty"`
+	Dev    uint64 `json:"dev,omitempty"`
 }
 
 // HostMerge is one entry that merge tells of.
@@ -55,15 +59,24 @@ type HostResult struct {
 	Done  bool        `json:"done"`
 	Stats []HostStat  `json:"stats,omitempty"`
 	Merge []HostMerge `json:"merge,omitempty"`
+	// Mounts are where something is mounted below the root, relative to it.
+	Mounts []string `json:"mounts,omitempty"`
 }
 
-// mostMerged bounds what merge tells of: a project's folder that differs in more is not
-// the same project.
-const mostMerged = 5000
+// Bounds of what merge tells of: a project's folder that differs in more is not the same
+// project. What it says is one line of JSON, which has a bound as well. Folders that lie
+// deeper are no project's, and each level costs memory.
+const (
+	mostMerged     = 5000
+	mostMergedText = 256 << 10
+	deepestMerge   = 100
+)
 
 // hostWork is the task host at work.
 type hostWork struct {
 	root int
+	said int    // bytes of paths in Merge, as JSON
+	at   string // where the root is
 	HostResult
 }
 
@@ -73,7 +86,7 @@ func (h *helper) host(ctx context.Context, args HostArgs) error {
 		return fmt.Errorf("open %s: %w", args.Root, err)
 	}
 	defer closeFD(root)
-	w := &hostWork{root: root, HostResult: HostResult{Done: true}}
+	w := &hostWork{root: root, at: args.Root, HostResult: HostResult{Done: true}}
 	for _, s := range args.Do {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -109,6 +122,8 @@ func (w *hostWork) step(s HostStep) error {
 		return w.remove(s.A)
 	case "rmdir":
 		return w.rmdir(s.A)
+	case "mounts":
+		return w.mounts()
 	case "merge":
 		a, err := w.walk(s.A, false)
 		if err != nil {
@@ -180,7 +195,63 @@ func (w *hostWork) parent(p string) (fd int, name string, err error) {
 	return fd, path.Base(p), err
 }
 
+// lookRoot looks at the root itself.
+func (w *hostWork) lookRoot() (HostStat, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(w.root, &st); err != nil {
+		return HostStat{}, err
+	}
+	return HostStat{Exists: true, Dir: true, Inode: uint64(widen(st.Ino)), Dev: uint64(widen(st.Dev))}, nil
+}
+
+// mounts finds what is mounted below the root.
+func (w *hostWork) mounts() error {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	w.Mounts = append(w.Mounts, mountsBelow(string(text), w.at)...)
+	return nil
+}
+
+// mountsBelow reads from the kernel's list of mounts which are below dir, relative to it.
+func mountsBelow(mountinfo, dir string) []string {
+	var out []string
+	for line := range strings.Lines(mountinfo) {
+		const point = 4 // which field it is
+		fields := strings.Fields(line)
+		if len(fields) <= point {
+			continue
+		}
+		at := unescapeMount(fields[point])
+		if rel, ok := strings.CutPrefix(at, strings.TrimSuffix(dir, "/")+"/"); ok && rel != "" && !slices.Contains(out, rel) {
+			out = append(out, rel)
+		}
+	}
+	return out
+}
+
+// unescapeMount reads a path of the kernel's list, in which blanks and the like are octal.
+func unescapeMount(s string) string {
+	const digits = 3
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+digits < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+1+digits], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += digits
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
 func (w *hostWork) look(p string) (HostStat, error) {
+	if p == "." {
+		return w.lookRoot()
+	}
 	dir, name, err := w.parent(p)
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -199,7 +270,7 @@ func (w *hostWork) look(p string) (HostStat, error) {
 	if err != nil {
 		return HostStat{}, err
 	}
-	out := HostStat{Exists: true, Inode: uint64(widen(st.Ino))}
+	out := HostStat{Exists: true, Inode: uint64(widen(st.Ino)), Dev: uint64(widen(st.Dev))}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
 		out.Link = true
@@ -223,7 +294,8 @@ func (w *hostWork) touch(p string, text []byte) error {
 		return err
 	}
 	defer closeFD(dir)
-	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW
+	// A FIFO of that name would make it wait for ever.
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	if text != nil {
 		flags |= unix.O_EXCL
 	}
@@ -232,6 +304,10 @@ func (w *hostWork) touch(p string, text []byte) error {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.Join(err, f.Close(), errors.New("something that is no file has that name"))
+	}
 	_, err = f.Write(text)
 	return errors.Join(err, f.Sync(), f.Close(), unix.Fsync(dir))
 }
@@ -265,12 +341,7 @@ func (w *hostWork) remove(p string) error {
 		return err
 	}
 	defer closeFD(dir)
-	root, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(dir))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	return errors.Join(root.RemoveAll(name), unix.Fsync(dir))
+	return errors.Join(removeTree(dir, toCname(name)), unix.Fsync(dir))
 }
 
 // rmdir removes an empty folder; one that is not empty stays.
@@ -322,8 +393,12 @@ func (w *hostWork) merge(a, b int, prefix string) error {
 				continue
 			}
 		}
-		if len(w.Merge) == mostMerged {
-			return fmt.Errorf("the folder that is there differs in more than %d entries", mostMerged)
+		text, err := json.Marshal(p)
+		if err != nil {
+			return err
+		}
+		if w.said += len(text); len(w.Merge) == mostMerged || w.said > mostMergedText {
+			return fmt.Errorf("the folder that is there differs in more than %d entries, or their names are too long", len(w.Merge))
 		}
 		w.Merge = append(w.Merge, HostMerge{Path: p, There: there, Inode: uint64(widen(sa.Ino))})
 	}
@@ -331,6 +406,9 @@ func (w *hostWork) merge(a, b int, prefix string) error {
 }
 
 func (w *hostWork) mergeFolders(a, b int, name cname, p string) error {
+	if strings.Count(p, "/") >= deepestMerge {
+		return fmt.Errorf("the folders that are there lie more than %d deep", deepestMerge)
+	}
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW
 	fa, err := openat(a, name, flags, 0)
 	if err != nil {

@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dentropy/dentropycloud/backup/tarx"
 )
 
 // runHost runs steps of the task host below a folder.
@@ -123,5 +128,92 @@ func TestHostMerge(t *testing.T) {
 	}
 	if want := "dir/new kind! new other!"; strings.Join(got, " ") != want {
 		t.Errorf("merge tells of %v, want %s", got, want)
+	}
+}
+
+// A FIFO of the name of a file does not hold up who opens it.
+func TestHostTouchFIFO(t *testing.T) {
+	root := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(root, "way"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runHost(t, root, HostStep{Op: "touch", A: "way"}); err == nil {
+		t.Error("touch of a FIFO = nil, want an error")
+	}
+	// Nor does one that somebody reads.
+	fd, err := unix.Open(filepath.Join(root, "way"), unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFD(fd)
+	if _, err := runHost(t, root, HostStep{Op: "touch", A: "way"}); err == nil {
+		t.Error("touch of a FIFO that is read = nil, want an error")
+	}
+}
+
+func TestHostMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	root := t.TempDir()
+	put(t, root, "a dir/deep/f", "1")
+	point := filepath.Join(root, "a dir/deep")
+	if err := unix.Mount("tmpfs", point, "tmpfs", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(point, 0) })
+	r, err := runHost(t, root, HostStep{Op: "mounts"}, HostStep{Op: "stat", A: "."}, HostStep{Op: "stat", A: "a dir/deep"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Mounts) != 1 || r.Mounts[0] != "a dir/deep" {
+		t.Errorf("mounts %q, want one", r.Mounts)
+	}
+	if top, in := r.Stats[0], r.Stats[1]; !top.Dir || top.Inode == 0 || top.Dev == in.Dev {
+		t.Errorf("stats %+v, want two file systems", r.Stats)
+	}
+}
+
+func TestMountsBelow(t *testing.T) {
+	const info = `22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /v/host/a\040b\134c rw - tmpfs tmpfs rw
+31 30 0:40 / /v/host/a\040b\134c rw - tmpfs tmpfs rw
+32 22 0:41 / /v/host rw - tmpfs tmpfs rw
+33 22 0:42 / /v/hostel/x rw - tmpfs tmpfs rw
+odd
+`
+	got := mountsBelow(info, "/v/host")
+	if len(got) != 1 || got[0] != `a b\c` {
+		t.Errorf("mountsBelow = %q, want one", got)
+	}
+}
+
+func TestServerName(t *testing.T) {
+	for header, want := range map[string]string{"a.example.com": "a.example.com", "a.example.com:8443": "a.example.com", "[2001:db8::1]": "2001:db8::1", "[2001:db8::1]:443": "2001:db8::1", "": ""} {
+		if got := serverName(header); got != want {
+			t.Errorf("serverName(%q) = %q, want %q", header, got, want)
+		}
+	}
+}
+
+// A file that is given another name while the tree is read: all the names that it had when
+// it was first seen have been, and a reader has left its content to them.
+func TestLinkedMeanwhile(t *testing.T) {
+	r := newReading(ReadOptions{})
+	f := newFramer(r, io.Discard, nil)
+	c := &chunk{link: &linked{key: fileKey{}, nlink: 3, follows: true, header: &tarx.Header{Name: "c", Type: tarx.TypeFile}}, last: true}
+	if err := f.chunk(c); err != nil {
+		t.Fatalf("chunk = %v, want a note", err)
+	}
+	notes, _ := r.notes.take()
+	if len(notes) != 1 || notes[0].Path != "c" || notes[0].Kind != "changed" {
+		t.Errorf("notes %+v, want one that it was changed", notes)
+	}
+	if f.skipping || f.tree.Entries != 0 {
+		t.Errorf("skipping %v, %d entries: want that it is left out", f.skipping, f.tree.Entries)
+	}
+	r.opts.Quiesced = true
+	if err := r.torn(); err == nil {
+		t.Error("torn = nil, want that the tree is read again")
 	}
 }

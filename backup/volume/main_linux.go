@@ -38,6 +38,8 @@ type helper struct {
 	stdout io.Writer
 	// transit is the folder that clean and list work in.
 	transit string
+	// proc is where reap sees processes. Default: /proc.
+	proc string
 
 	mu sync.Mutex // for lines on stdout
 }
@@ -52,7 +54,7 @@ func (e usageError) Unwrap() error { return e.err }
 // are lines of JSON on stdout; the last one has "done", and only with exit code 0 all is
 // well. The tasks, with what they take and tell beside "done":
 //
-//	measure {"volumes":[{"id","path","exclude","only"}],"transit"} ▸ {"volumes":{id:{"bytes","files"}},"transit_free","rate"}
+//	measure {"volumes":[{"id","path","exclude","only"}],"transit"} ▸ {"volumes":{id:{"bytes","files"}},"transit_free","transit_disk","rate"}
 //	read    {"volumes":[…],"transit","allow_missing","quiesced","reserve"} ▸ {"volumes":{id:{"hash","entries",…,"tree"}}}
 //	send    {"dir","files"} ▸ the files, one after the other, and nothing else
 //	write   {"path","max_entries","max_bytes","max_stored","no_devices","strict","labels","chown_map","file","no_sums"}, a tar or tar.zst on stdin ▸ Result
@@ -65,6 +67,7 @@ func (e usageError) Unwrap() error { return e.err }
 //	empty   {"path"} ▸ {"empty"}
 //	host    {"root","do":[{"op","a","b","text"}]} ▸ {"stats","merge"}, see HostStep
 //	get     {"url","host_header","timeout"} ▸ {"status"}
+//	reap    {"id","signal","grace"} ▸ {"processes","shims"}, see ReapArgs
 //
 // A task ends early when ctx does, on SIGTERM and SIGINT, and when stdin is a pipe that
 // its other side has closed (other than in write, where that is the end of the data).
@@ -132,6 +135,7 @@ func (h *helper) tasks() map[string]task {
 		"measure": with(h.measure), "read": with(h.read), "send": with(h.send), "write": with(h.write),
 		"hash": with(h.hash), "copy": with(h.copy), "swap": with(h.swap), "inode": with(h.inode),
 		"clean": with(h.clean), "list": with(h.list), "empty": with(h.empty), "get": with(h.get), "host": with(h.host),
+		"reap": with(h.reap),
 	}
 }
 

@@ -72,7 +72,7 @@ func TestTasks(t *testing.T) {
 	}
 	var w volume.WriteResult
 	lastLine(t, out, &w)
-	if !w.Done || w.Hash != tree.Hash || w.SetID != 1 || w.Devices != 3 {
+	if !w.Done || w.Hash != tree.Hash || w.SetID != tree.Special.SetID || w.SetID != 2 || w.Devices != tree.Special.Devices || w.Devices != 3 {
 		t.Errorf("write: %+v", w)
 	}
 	code, _, errs = helper(t.Context(), nil, "copy", volume.CopyArgs{From: to, To: again, WriteArgs: volume.WriteArgs{Strict: true}})

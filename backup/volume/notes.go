@@ -10,8 +10,12 @@ import (
 	"github.com/dentropy/dentropycloud/backup"
 )
 
-// notes gathers notes from many goroutines: at most backup.MaxNotes, the severe ones
-// first.
+// mostNoteBytes bounds the text of all notes: they are part of one line of JSON, which has
+// a bound as well, and where each byte may take six.
+const mostNoteBytes = 64 << 10
+
+// notes gathers notes from many goroutines: at most backup.MaxNotes and so much text, the
+// severe ones first.
 type notes struct {
 	mu     sync.Mutex
 	severe []backup.Note
@@ -55,10 +59,15 @@ func (n *notes) take() (list []backup.Note, lost int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	list, lost = slices.Concat(n.severe, n.others), n.lost
-	if len(list) > backup.MaxNotes {
-		lost += len(list) - backup.MaxNotes
-		list = list[:backup.MaxNotes]
+	keep, size := 0, 0
+	for keep < min(len(list), backup.MaxNotes) {
+		if size += len(list[keep].Path) + len(list[keep].Text); size > mostNoteBytes {
+			break
+		}
+		keep++
 	}
+	lost += len(list) - keep
+	list = list[:keep]
 	slices.SortFunc(list, func(a, b backup.Note) int {
 		if c := comparePaths(a.Path, b.Path); c != 0 {
 			return c

@@ -32,6 +32,8 @@ type reading struct {
 	order chan *job // to the framer
 	work  chan *job // to the readers
 	free  chan *chunk
+	// underWay are the jobs that readers have not ended yet.
+	underWay sync.WaitGroup
 
 	// claims are the files with several names whose content some job reads, and the
 	// first such job. The framer forgets those that are complete.
@@ -141,6 +143,7 @@ func (r *reading) run(ctx context.Context, root string, out io.Writer, index *in
 	case unix.S_IFREG:
 		walked <- nil
 		j := &job{items: []item{{self: top, name: toCname(singleName), typ: unix.DT_REG}}, out: make(chan *chunk, 1)}
+		r.underWay.Add(1)
 		r.order <- j
 		r.work <- j
 		close(r.order)
@@ -243,6 +246,10 @@ func (w *indexWriter) abort() {
 	if !w.done {
 		w.done = true
 		w.enc.Reset(nil)
-		_ = w.to.Close()
+		if a, ok := w.to.(frame.Aborter); ok {
+			a.Abort()
+		} else {
+			_ = w.to.Close()
+		}
 	}
 }

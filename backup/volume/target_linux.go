@@ -121,6 +121,13 @@ func (w *writing) descend(part string, own bool) error {
 			return fmt.Errorf("%w: more than %d entries", ErrTooMuch, w.opts.MaxEntries)
 		}
 	}
+	if !made {
+		// Where it was left before, files may still be on their way into it: it is looked at
+		// when it is finished, so that it ends as its entry says.
+		if err := w.drain(); err != nil {
+			return err
+		}
+	}
 	fd, err := w.openBelow(up.fd, name)
 	if err != nil {
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
@@ -145,12 +152,38 @@ func (w *writing) descend(part string, own bool) error {
 		w.takeDefaultACL(t)
 	}
 	w.stack = append(w.stack, t)
-	if n := len(w.stack) - openFolders; n > 1 {
-		// The root stays open.
-		if far := w.stack[n-1]; far.fd >= 0 && far.refs.Load() == 1 {
-			closeFD(far.fd)
-			far.fd = -1
+	return w.closeFar()
+}
+
+// closeFar closes what is far above, but for the root. A folder that files are still on
+// their way into stays open; before there are too many of those, they are waited for.
+func (w *writing) closeFar() error {
+	n := len(w.stack) - openFolders
+	if n <= 1 {
+		return nil
+	}
+	far := func(t *target) bool {
+		if t.fd >= 0 && t.refs.Load() > 1 {
+			return false
 		}
+		if t.fd >= 0 {
+			closeFD(t.fd)
+			t.fd = -1
+		}
+		return true
+	}
+	if far(w.stack[n-1]) {
+		return nil
+	}
+	if w.lag++; w.lag < openFolders {
+		return nil
+	}
+	w.lag = 0
+	if err := w.drain(); err != nil {
+		return err
+	}
+	for _, t := range w.stack[1:n] {
+		far(t)
 	}
 	return nil
 }

@@ -51,6 +51,8 @@ type MeasureResult struct {
 	Volumes map[string]backup.VolumeSize `json:"volumes"`
 	// TransitFree is -1 where there is no transit.
 	TransitFree int64 `json:"transit_free"`
+	// TransitDisk is what backup.DiskOf says of it.
+	TransitDisk string `json:"transit_disk,omitempty"`
 	// Rate is how many bytes are read and compressed in a second; 0 where it is not known.
 	Rate int64 `json:"rate"`
 }
@@ -75,7 +77,7 @@ func (h *helper) measure(ctx context.Context, args MeasureArgs) error {
 		if err != nil {
 			return fmt.Errorf("ask for free space in %s: %w", args.Transit, err)
 		}
-		result.TransitFree = free
+		result.TransitFree, result.TransitDisk = free, backup.DiskOf(args.Transit)
 	}
 	result.Rate = probe(ctx, roots, opts)
 	if ctx.Err() != nil {

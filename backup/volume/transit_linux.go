@@ -138,15 +138,19 @@ type transitFile struct {
 	name string
 	size int64
 	sent int64 // to disk
+	// short says that not all came that should have.
+	short bool
 }
 
 func (w *transitFile) Write(p []byte) (int, error) {
 	if err := w.t.room(int64(len(p))); err != nil {
+		w.short = true
 		return 0, err
 	}
 	n, err := w.f.Write(p)
 	w.size += int64(n)
 	if err != nil {
+		w.short = true
 		return n, w.t.explain("write to", err)
 	}
 	if w.size-w.sent >= flushEvery {
@@ -157,8 +161,13 @@ func (w *transitFile) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close syncs and renames the file in the background; Commit waits for that.
+// Close syncs and renames the file in the background; Commit waits for that. One that
+// could not be written whole stays .partial: Write has told why.
 func (w *transitFile) Close() error {
+	if w.short {
+		w.t.fail(fmt.Errorf("%s in transit folder %s is not whole", w.name, w.t.dir))
+		return w.f.Close()
+	}
 	w.t.slot <- struct{}{}
 	w.t.wg.Go(func() {
 		defer func() { <-w.t.slot }()
@@ -174,6 +183,9 @@ func (w *transitFile) Close() error {
 	})
 	return nil
 }
+
+// Abort implements frame.Aborter: the file stays .partial.
+func (w *transitFile) Abort() { _ = w.f.Close() }
 
 func blobOf(data []byte) backup.Blob {
 	sum := sha256.Sum256(data)

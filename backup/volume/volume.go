@@ -120,7 +120,8 @@ type Result struct {
 	// Bytes is the apparent size of all files, Stored what of it is data.
 	Bytes  int64 `json:"bytes"`
 	Stored int64 `json:"stored"`
-	// SetID counts files that run as somebody else, Devices the device nodes.
+	// SetID counts files that run as somebody else or with capabilities, Devices the device
+	// nodes: as backup.Special does.
 	SetID   int64 `json:"setid"`
 	Devices int64 `json:"devices"`
 	// Sums are of the stream: Write compares nothing. Mapped is the tree hash of what

@@ -83,6 +83,7 @@ type walker struct {
 	cur   *job
 	seq   int64
 	buf   []byte
+	lag   int // folders far above that were still open when they should have been closed
 }
 
 // filter is a set of paths as a tree.
@@ -244,11 +245,39 @@ func (w *walker) push(l level, parent *folder, name cname) error {
 	if err := w.add(item{dir: parent, self: f, name: name, typ: unix.DT_DIR}); err != nil {
 		return err
 	}
-	if n := len(w.stack) - openFolders; n > 0 {
-		if up := w.stack[n-1].dir; up.fd >= 0 && up.refs.Load() == 1 {
-			closeFD(up.fd)
-			up.fd = -1
+	return w.closeFar()
+}
+
+// closeFar closes what is far above. A folder whose entries are still to be read stays
+// open; before there are too many of those, the readers are waited for.
+func (w *walker) closeFar() error {
+	n := len(w.stack) - openFolders
+	if n <= 0 {
+		return nil
+	}
+	far := func(f *folder) bool {
+		if f.fd >= 0 && f.refs.Load() > 1 {
+			return false
 		}
+		if f.fd >= 0 {
+			closeFD(f.fd)
+			f.fd = -1
+		}
+		return true
+	}
+	if far(w.stack[n-1].dir) {
+		return nil
+	}
+	if w.lag++; w.lag < openFolders {
+		return nil
+	}
+	w.lag = 0
+	if err := w.flush(); err != nil {
+		return err
+	}
+	w.underWay.Wait()
+	for _, l := range w.stack[:n] {
+		far(l.dir)
 	}
 	return nil
 }
@@ -319,6 +348,7 @@ func (w *walker) flush() error {
 	if w.cur = nil; j == nil {
 		return nil
 	}
+	w.underWay.Add(1)
 	for _, to := range []chan<- *job{w.order, w.work} {
 		select {
 		case to <- j:
@@ -329,6 +359,7 @@ func (w *walker) flush() error {
 			for _, it := range j.items {
 				it.release()
 			}
+			w.underWay.Done()
 			return context.Cause(w.ctx)
 		}
 	}

@@ -34,6 +34,7 @@ type writing struct {
 	tar    *tarx.Reader
 
 	stack   []*target // folders from the root to the current one
+	lag     int       // folders far above that were still open when they should have been closed
 	cur     *batch
 	order   chan *batch // to the collector
 	work    chan *batch // to the writers
@@ -138,6 +139,11 @@ func (w *writing) all() error {
 			return context.Cause(w.ctx)
 		}
 	}
+	// Folders far above are closed meanwhile: the way back opens them, so that each is
+	// finished.
+	if err := w.enter(nil, false); err != nil {
+		return err
+	}
 	return w.flush()
 }
 
@@ -201,7 +207,7 @@ func (w *writing) limits(h *tarx.Header) error {
 	if o.MaxStored > 0 && r.Stored > o.MaxStored {
 		return fmt.Errorf("%w: data of more than %d bytes", ErrTooMuch, o.MaxStored)
 	}
-	if h.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+	if setID(h) {
 		r.SetID++
 	}
 	return nil

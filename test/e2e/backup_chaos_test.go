@@ -184,6 +184,8 @@ func TestChaosBackupProgram(t *testing.T) {
 			return func() bool { return len(d.steps()) >= at }
 		})
 	}
+	// It has no journal yet: what measures for it is found by its age.
+	point("measures", false, func() func() bool { return func() bool { return a.helper("-measure-") != "" } })
 	for n := range 4 {
 		point(fmt.Sprintf("at %d of 4", n+1), n%2 == 1, func() func() bool { return after(took * time.Duration(2*n+1) / 8) })
 	}
@@ -209,6 +211,9 @@ func TestChaosRestoreProgram(t *testing.T) {
 			}
 			d.end(syscall.SIGKILL)
 			r.kill() // it would wait for the program to come back
+			if now := d.steps(); guarded(now, steps) {
+				eventually(t, fmt.Sprintf("the guard brings the app back after %q", now), a.asBefore)
+			}
 			d.start()
 			d.undone(t, a)
 		})
@@ -221,6 +226,20 @@ func TestChaosRestoreProgram(t *testing.T) {
 	for n := range 3 {
 		point(fmt.Sprintf("at %d of 3", n+1), func() func() bool { return after(took * time.Duration(2*n+1) / 6) })
 	}
+}
+
+// guarded reports whether a restore that has come so far had containers to stop still: its
+// guard is there until all have stopped.
+func guarded(now, all []string) bool {
+	count := func(steps []string, step string) (n int) {
+		for _, s := range steps {
+			if s == step {
+				n++
+			}
+		}
+		return n
+	}
+	return count(now, "restore.halt") == 1 && count(now, "restore.halted") < count(all, "restore.halted")
 }
 
 // undone waits for the end of recovery, looks at the app, takes the restore back where

@@ -142,7 +142,7 @@ func (e *engine) restoreElsewhere(d *dentropy, archive, dir string) {
 	if err := os.MkdirAll(filepath.Join(dir, "redis"), 0o755); err != nil {
 		e.t.Fatal(err)
 	}
-	r := d.must("restore", archive, "--yes", "--as", "shop2", "--project-dir", filepath.Join(dir, "shop2"), "--allow", "host-path,volume-driver",
+	r := d.must("restore", archive, "--yes", "--as", "shop2", "--project-dir", filepath.Join(dir, "shop2"), "--allow", "host-path,volume-driver,setuid,device",
 		"--volume", "shop_files=path:"+filepath.Join(dir, "files"),
 		"--volume", "shop_redis=driver:local,type=none,o=bind,device="+filepath.Join(dir, "redis"),
 		"--volume", "shop_notes=name:notes-here",

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,10 +114,7 @@ func (a *smallApp) nothingLeft(d *dentropy) func() error {
 	return func() error {
 		now := a.e.inventory()
 		then := inventory{containers: a.states, volumes: append([]string{a.name + "_data"}, a.before.volumes...), networks: append([]string{a.name + "_default"}, a.before.networks...)}
-		// A helper that was measuring when its program was killed is removed by the next
-		// estimate, once it has ended for long enough to be nobody's.
-		left := slices.DeleteFunc(now.left(then), func(s string) bool { return strings.Contains(s, "-measure-") })
-		if len(left) > 0 {
+		if left := now.left(then); len(left) > 0 {
 			return fmt.Errorf("there is still %q", left)
 		}
 		if j := d.journals(); len(j) > 0 {

@@ -1,11 +1,12 @@
 //go:build linux || darwin || freebsd
 
-package local
+package backup
 
 import "golang.org/x/sys/unix"
 
-// freeSpace is what the user may still write in the folder.
-func freeSpace(dir string) (int64, bool) {
+// FreeSpace is what the user may still write in a folder; ok is false where that cannot be
+// known.
+func FreeSpace(dir string) (free int64, ok bool) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, false
